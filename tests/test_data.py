@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from textgen import BuildContext, CorpusError, Engine
 from textgen.data import Windows, sample_spans, shuffled, splitmix
 from textgen.pipeline.options import DataOptions
-from textgen.runs.encoded_text import split_tokens
+from textgen.runs.split import split_tokens
 from textgen_builtins.tokenizers.config import CharConfig
 from textgen_builtins.tokenizers.plugin import build_char
 

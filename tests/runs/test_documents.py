@@ -12,7 +12,7 @@ import pytest
 import textgen
 from textgen import DOCUMENT_END
 from textgen.pipeline.options import DataOptions
-from textgen.runs.encoded_text import last_tokens, split_tokens
+from textgen.runs.split import last_tokens, split_tokens
 
 MOST = 100
 

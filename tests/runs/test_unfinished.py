@@ -11,7 +11,7 @@ from small_run import ENDLESS, TEXT, interrupt, record_of, tables, text_of, tree
 
 import textgen
 from textgen.events import Checkpointed, Evaluation
-from textgen.runs import encoded_text, save_run
+from textgen.runs import reading_progress, save_run
 
 TRAINING = "training is not finished: the model is that of step"
 
@@ -108,7 +108,7 @@ def test_a_run_without_a_checkpoint_is_neither_loaded_nor_finished(folder):
 def test_reading_a_long_corpus_is_said_and_can_be_stopped(tmp_path, monkeypatch):
     seconds = itertools.count(1)  # one for each piece of text
     monkeypatch.setattr(
-        encoded_text, "time", types.SimpleNamespace(monotonic=lambda: float(next(seconds)))
+        reading_progress, "time", types.SimpleNamespace(monotonic=lambda: float(next(seconds)))
     )
     console = io.StringIO()
     with pytest.raises(textgen.Interrupted) as stopped:

@@ -1,36 +1,25 @@
-"""The text of a run: hashed, the tokenizer fitted to it, encoded once for all runs, split, and what
-texts in it begin after.
-"""
+"""The text of a run: hashed, the tokenizer fitted to it, and encoded once for all runs."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-import re
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import attrs
 import numpy as np
 
 from textgen.contracts.checks import check_tokenizer, encode_documents, read_pieces
 from textgen.contracts.components import Components
-from textgen.data import Dataset, Windows, sample_spans
+from textgen.data import Dataset
 from textgen.documents import DOCUMENT_END, CorpusPiece, end_id
-from textgen.errors import (
-    ContractError,
-    CorpusError,
-    Fault,
-    Interrupted,
-    PipelineError,
-    TextgenError,
-)
+from textgen.errors import ContractError, CorpusError, Fault, PipelineError, TextgenError
 from textgen.files.cache import encoded_texts
 from textgen.files.opening import MALFORMED_DATA, file_signature
 from textgen.files.reading import json_checksum
@@ -40,47 +29,15 @@ from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, UNPACKAGED
 from textgen.plugin.config_reader import ConfiguredComponent
 from textgen.protocols import Corpus, Ids, Table, Tokenizer
 from textgen.runs.formats import CorpusDigest
+from textgen.runs.reading_progress import ReadingProgress
+from textgen.runs.split import lost_share, split_tokens, unknown_share
 from textgen.runs.starting import identity
-from textgen.tokenizers import unknown_id
 
 logger = logging.getLogger("textgen")
 _FORMAT: Final = 2  # of what the engine makes of a text; counted up when that changes
 _END_BYTE: Final = b"\xff"  # stands for DOCUMENT_END in the digest, and in no UTF-8
 _MANY_UNKNOWN: Final = 0.01  # share of unknown tokens above which bits per character mislead
 _MUCH_LOST: Final = 0.05  # share of characters that are not decoded again
-_PLACES: Final = 16  # of a held-out part that is too large to be read whole
-_SAMPLE: Final = 1 << 20  # tokens of which something is measured
-_LOST: Final = 1 << 16, 256  # tokens, and their places, of which is estimated what is lost
-_PRIMING: Final = 8  # tokens; more did not change what follows
-# Tokens on each side of the middle, among which the end of a document is sought, or a paragraph.
-_SOUGHT: Final = 1 << 20
-_AROUND: Final = 4096
-_PARAGRAPHS: Final = (r"\n\n(?=\S)", r"(?<=\S)\n(?=\S)", r"\n\s+(?=\S)")  # what stands before one
-_LINES: Final = 20  # of a paragraph; where empty lines are rarer, each line is one
-_MOMENT: Final = 1.0  # seconds of reading in which nothing is said or asked
-
-
-@attrs.define
-class ReadingProgress:
-    """Says on `console` that a corpus is read, and raises Interrupted once `cancelled()` is
-    true.
-    """
-
-    console: TextIO | None = None
-    cancelled: Callable[[], bool] = lambda: False
-    _begun: float = 0.0
-
-    def read(self) -> None:
-        """Note that more is read."""
-        now = time.monotonic()
-        self._begun = self._begun or now
-        if now - self._begun < _MOMENT:
-            return
-        if self.console is not None:
-            self.console.write("reading and encoding the corpus\n")
-            self.console = None
-        if self.cancelled():
-            raise Interrupted("interrupted before training, while the corpus was read")
 
 
 @attrs.define
@@ -316,150 +273,3 @@ def _is_fitted(tokenizer: Tokenizer) -> bool:
 def token_dtype(tokenizer: Tokenizer) -> np.dtype[Any]:
     """The dtype in which the tokens of a corpus are stored."""
     return np.dtype(np.min_scalar_type(max(tokenizer.vocab_size - 1, 0)))
-
-
-def last_tokens(sizes: Table, options: DataOptions) -> tuple[int, ...]:
-    """The place of the tokens that were held out as the last ones, by the DataSizes of a run; ()
-    where windows or no tokens were.
-    """
-    first, count = sizes["training_tokens"], sizes["validation_tokens"]
-    if options.windows is not None or not count:
-        return ()
-    return first, first + (count if options.validation < 1 else first // 9)  # a tenth of all
-
-
-def split_tokens(
-    tokens: Ids, options: DataOptions, tokenizer: Tokenizer, held_out: Sequence[int] = ()
-) -> Dataset:
-    """Split as the `[data]` table says, or with the tokens of a place held out.
-
-    Raises CorpusError when there is not a window to train on.
-    """
-    length = options.window_length
-    stride = options.window_stride or length
-    if options.windows is not None:
-        training, validation = _split_windows(tokens, options.windows, length, stride)
-    else:
-        share = options.validation if options.validation < 1 else 0.1
-        if held_out:
-            begin, stop = held_out
-            shared = int(tokens[begin - 1] == end_id(tokenizer))  # see _split_share
-            training = np.concatenate([tokens[:begin], tokens[stop - shared :]])
-            validation = tokens[begin - shared : stop - shared]
-        else:
-            training, validation = _split_share(tokens, share, end_id(tokenizer), length)
-        if options.validation >= 1:
-            validation = sample_spans(validation, int(options.validation), _PLACES)
-    window = f"one window of data.window_length = {length} needs {length + 1}"
-    if len(training) <= length:
-        cause = f"the corpus is too short: {len(training):,} training tokens, and {window}"
-        raise CorpusError(f"{cause}; shorten the window or use a longer text")
-    if 0 < len(validation) <= length:
-        cause = f"the held-out part is too short: {len(validation):,} tokens, and {window}"
-        advice = "raise data.validation, set it to 0, shorten the window or use a longer text"
-        raise CorpusError(f"{cause}; {advice}")
-    sample = (validation if len(validation) else training)[:_SAMPLE]
-    return Dataset(
-        training=training,
-        validation=validation,
-        vocab_size=tokenizer.vocab_size,
-        window_length=length,
-        window_stride=stride,
-        characters_per_token=len(tokenizer.decode(sample)) / len(sample),
-    )
-
-
-def unknown_share(data: Dataset, tokenizer: Tokenizer) -> float:
-    """The share of tokens that stand for text outside the vocabulary, of those that the loss is
-    measured on.
-    """
-    if (unknown := unknown_id(tokenizer)) is None:
-        return 0.0
-    sample = (data.validation if len(data.validation) else data.training)[:_SAMPLE]
-    return float(np.mean(sample == unknown))
-
-
-def lost_share(tokens: Ids, tokenizer: Tokenizer, characters: int) -> float:
-    """The share of the characters of a text that its tokens (N,) do not give again; of a long text
-    an estimate.
-    """
-    sample = sample_spans(tokens, *_LOST)
-    kept = len(tokenizer.decode(sample)) * len(tokens) / len(sample)
-    return max(0.0, 1 - kept / characters)
-
-
-def _split_share(tokens: Ids, share: float, end: int | None, length: int) -> tuple[Ids, Ids]:
-    """All but the last part, and the last part: between two documents, if one ends within a million
-    tokens, not before half of the first part, and before a last window of `length` tokens.
-
-    The id between them belongs to both parts: it ends the one, and the other starts from it.
-    """
-    place = len(tokens) - int(len(tokens) * share)
-    if end is None or place == len(tokens):
-        return tokens[:place], tokens[place:]
-    low, high = max(1, place - _SAMPLE), min(len(tokens) - 1, place + _SAMPLE)
-    borders = np.flatnonzero(tokens[low:high] == end) + low
-    borders = borders[borders < len(tokens) - length]
-    if not len(borders):
-        return tokens[:place], tokens[place:]
-    border = int(borders[np.abs(borders - place).argmin()])
-    if border < place // 2:  # most of the text would be held out
-        return tokens[:place], tokens[place:]
-    return tokens[: border + 1], tokens[border:]
-
-
-def _split_windows(
-    tokens: Ids, wanted: tuple[int, ...], length: int, stride: int
-) -> tuple[Ids, Ids]:
-    """The tokens of the first windows, and of those after them; `wanted` has both numbers."""
-    count, held_out = wanted
-    available = len(Windows(tokens, length, stride))
-    if count + held_out > available:
-        raise CorpusError(
-            f"the corpus has {available:,} windows of {length} tokens at stride {stride}, "
-            f"and the pipeline wants "
-            f"{count:,} to train on and {held_out:,} to validate on; lower data.windows or "
-            f"data.window_stride, or use "
-            "a longer text"
-        )
-
-    def windows(first: int, count: int) -> Ids:
-        return tokens[
-            first * stride : (first + count - 1) * stride + length + 1 if count else first * stride
-        ]
-
-    return windows(0, count), windows(count, held_out)
-
-
-def priming_ids(tokenizer: Tokenizer, tokens: Ids) -> list[int]:
-    """The ids that texts begin after: in training tokens (N,), the last ones before a text starts,
-    somewhere in the middle.
-
-    To a recurrent network the start state is in the middle of a text. A text starts after the end
-    of a document; where there is one text, after a paragraph. No ids if it has no line break.
-    """
-    middle = len(tokens) // 2
-    first = max(1, middle - _SOUGHT)
-    starts: Ids = np.flatnonzero(tokens[first : middle + _SOUGHT] == end_id(tokenizer)) + first + 1
-    if not len(starts):
-        starts = _paragraphs(tokenizer, tokens)
-    start = starts[len(starts) // 2] if len(starts) else 0
-    ids: list[int] = tokens[max(0, start - _PRIMING) : start].tolist()
-    return ids
-
-
-def _paragraphs(tokenizer: Tokenizer, tokens: Ids) -> Ids:
-    """Places in tokens (N,) at which a paragraph starts, around the middle."""
-    first = max(0, len(tokens) // 2 - _AROUND)
-    near = tokens[first : first + 2 * _AROUND].tolist()
-    known = {each: tokenizer.decode(np.array([each])) for each in set(near)}
-    pieces = [known[each] for each in near]
-    text, ends = "".join(pieces), np.cumsum(list(map(len, pieces)))
-    lines = text.count("\n")
-    if 2 * lines > len(near):  # lines are tokens, such as the numbers of a series
-        return np.empty(0, np.int64)
-    for pattern in _PARAGRAPHS:
-        found = [match.end() for match in re.finditer(pattern, text)]
-        if len(found) * _LINES > lines:
-            return first + 1 + np.flatnonzero(np.isin(ends, found))
-    return np.empty(0, np.int64)

@@ -23,10 +23,12 @@ from textgen.processes import Processes
 from textgen.protocols import Ids, TrainingContext
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
-from textgen.runs.encoded_text import EncodedText, ReadingProgress, priming_ids
+from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
 from textgen.runs.loading import RunComponents, load_weights, make_generator
 from textgen.runs.outside import announce_sources
+from textgen.runs.priming import priming_ids
+from textgen.runs.reading_progress import ReadingProgress
 from textgen.runs.record import Decision, decide, resumable_record
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import AnyObserver, Observers, TrainingLoop

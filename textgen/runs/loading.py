@@ -36,9 +36,10 @@ from textgen.plugin.config_reader import ConfigReader, ConfiguredComponent, Faul
 from textgen.protocols import Ids, Table, Tokenizer
 from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
-from textgen.runs.encoded_text import EncodedText, kept_tokens, split_tokens
+from textgen.runs.encoded_text import EncodedText, kept_tokens
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.given_objects import with_choices
+from textgen.runs.split import split_tokens
 from textgen.runs.starting import identity, located, naming
 from textgen.runs.stored import StoredRun, read_stored
 from textgen.runs.vocabulary import are_different

@@ -18,13 +18,7 @@ import tomli_w
 from textgen.data import Dataset
 from textgen.errors import Difference, RunError, RunMismatchError, UsageError
 from textgen.files.opening import MALFORMED_DATA
-from textgen.files.reading import (
-    VOCABULARY,
-    WEIGHTS,
-    dump_tensors,
-    dump_vocabulary,
-    read_bytes,
-)
+from textgen.files.reading import VOCABULARY, WEIGHTS, dump_tensors, dump_vocabulary, read_bytes
 from textgen.generation.generator import Generator
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.raw_pipeline import MAX_BYTES
@@ -34,8 +28,9 @@ from textgen.plugin.config_reader import ConfiguredComponent, Start, flat, plain
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory, run_directory
-from textgen.runs.encoded_text import EncodedText, last_tokens, unknown_share
+from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import CorpusDigest, Progress, Stopped
+from textgen.runs.split import last_tokens, unknown_share
 from textgen.runs.starting import identity, start_in
 
 _RECORDED_PACKAGES: Final = (OWN_DISTRIBUTION, "numpy", "torch")
