@@ -45,7 +45,7 @@ _GRADIENT = "textgen.gradient"
 # Who, by what, at which call of what. Steps are calls of Optimization.step.
 PLACES = (
     ("1", "KILL", "textgen.runs.execute:Execution._read", 1),
-    ("0", "KILL", "textgen.runs.record:begin", 1),
+    ("0", "KILL", "textgen.runs.execute:write_initial_record", 1),
     ("1", "KILL", f"{_GRADIENT}.computing:Computation._meet", 1),
     ("0", "KILL", f"{_GRADIENT}.optimization:Optimization.step", 14),
     ("1", "STOP", f"{_GRADIENT}.optimization:Optimization.step", 14),

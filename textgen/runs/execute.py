@@ -21,7 +21,7 @@ from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import BuildContext
 from textgen.processes import Processes
 from textgen.protocols import Ids, TrainingContext
-from textgen.runs import record as run_record
+from textgen.runs.decision import Decision, decide, resumable_record
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText
 from textgen.runs.formats import Progress
@@ -29,7 +29,7 @@ from textgen.runs.loading import RunComponents, load_weights, make_generator
 from textgen.runs.outside import announce_sources
 from textgen.runs.priming import priming_ids
 from textgen.runs.reading_progress import ReadingProgress
-from textgen.runs.record import Decision, decide, resumable_record
+from textgen.runs.record import is_written, write_initial_record
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import AnyObserver, Observers, TrainingLoop
 
@@ -68,7 +68,7 @@ class Execution:
         threads = count if processes is None else processes.threads(count)
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
-        described = run_record.is_written(self.pipeline, directory)
+        described = is_written(self.pipeline, directory)
         with contextlib.ExitStack() as stack:
             if not described or self.overwrite or self.update or not directory.is_settled():
                 if directory.is_written:
@@ -169,7 +169,7 @@ class Execution:
         # After every check that could refuse the run, and before the observers, which may read it.
         directory = self.directory
         place = directory.begin() if checkpoint is None else directory.go_on(progress.step)
-        record = run_record.begin(pipeline, place, text, data, device, progress, priming, model)
+        record = write_initial_record(pipeline, place, text, data, device, progress, priming, model)
         observers = self._observers(attrs.evolve(context, training=True), place)
         if checkpoint is not None:
             observers.load_state(checkpoint.observers)

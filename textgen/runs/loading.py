@@ -34,11 +34,12 @@ from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
 from textgen.plugin.config_reader import ConfigReader, ConfiguredComponent, Faults, Run, plain
 from textgen.protocols import Ids, Table, Tokenizer
-from textgen.runs import record as run_record
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText, kept_tokens
+from textgen.runs.fingerprint import differences
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.given_objects import with_choices
+from textgen.runs.record import other_versions
 from textgen.runs.split import split_tokens
 from textgen.runs.starting import identity, located, naming
 from textgen.runs.stored import StoredRun, read_stored
@@ -113,7 +114,7 @@ def load_generator(
         )
         generator = _build(choices, context, stored)
     except (ContractError, CorruptFileError, PipelineError) as error:
-        versions = run_record.other_versions(record)
+        versions = other_versions(record)
         error.advice = "; ".join(filter(None, [versions, error.advice]))
         raise
     defaults = {k: v for k, v in tables.get("generate", {}).items() if k in _DEFAULTS}
@@ -203,9 +204,7 @@ def _check_edits(stored: StoredRun, choices: Iterable[ConfiguredComponent]) -> N
             now[choice.offer.kind] = identity(choice)
     then = {kind: stored.record["fingerprint"][kind] for kind in now}
     # An option that is not set on one side may be of another version of the plugin.
-    edits = [
-        each for each in run_record.differences(then, now) if None not in (each.before, each.now)
-    ]
+    edits = [each for each in differences(then, now) if None not in (each.before, each.now)]
     if edits:
         cause = f"it no longer describes the weights: {'; '.join(map(str, edits))}"
         raise CorruptFileError(Path(stored.raw.source), cause)

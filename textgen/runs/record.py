@@ -1,14 +1,11 @@
-"""The run record, run.json, and what it decides: whether a run begins, resumes, is trained on or is
-skipped.
-"""
+"""Writes the record of a run, run.json, and the files whose checksums it holds."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,180 +13,22 @@ import attrs
 import tomli_w
 
 from textgen.data import Dataset
-from textgen.errors import Difference, RunError, RunMismatchError, UsageError
-from textgen.files.opening import MALFORMED_DATA
+from textgen.errors import RunError, UsageError
 from textgen.files.reading import VOCABULARY, WEIGHTS, dump_tensors, dump_vocabulary, read_bytes
 from textgen.generation.generator import Generator
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.raw_pipeline import MAX_BYTES
 from textgen.plugin import discovery
 from textgen.plugin.component import OWN_DISTRIBUTION
-from textgen.plugin.config_reader import ConfiguredComponent, Start, flat, plain
 from textgen.protocols import Table
-from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory, run_directory
 from textgen.runs.encoded_text import EncodedText
-from textgen.runs.formats import CorpusDigest, Progress, Stopped
-from textgen.runs.split import last_tokens, unknown_share
-from textgen.runs.starting import identity, start_in
+from textgen.runs.fingerprint import fingerprint
+from textgen.runs.formats import Progress, Stopped
+from textgen.runs.split import unknown_share
 
 _RECORDED_PACKAGES: Final = (OWN_DISTRIBUTION, "numpy", "torch")
 _STOPPED: Final = Stopped("textgen run --finish", "by request")
-_UNFINISHED: Final = (
-    "an unfinished run resumes with the length that it had; finish it by `textgen run --finish` "
-    "first, to train it for longer"
-)
-_UNFINISHED_TEXT: Final = (
-    "finish it by `textgen run --finish`, and `update` trains its model on with the new text"
-)
-_NO_STATE: Final = (
-    "it has no checkpoint that a longer training would reach as well, so it has to be trained anew"
-)
-
-
-def fingerprint(pipeline: Pipeline, digest: CorpusDigest) -> Table:
-    """Everything that determines the model. The corpus is identified by its text, not its path.
-
-    A config class may define `fingerprint() -> dict` to choose which of its options count.
-    """
-    return {
-        "seed": pipeline.seed,
-        "data": plain(pipeline.data),
-        **{kind: identity(getattr(pipeline, kind)) for kind in ("tokenizer", "model", "trainer")},
-        # Of the observers those that may stop a run early, whose config classes say so.
-        "observer": {
-            choice.offer.canonical_name: plain(choice.options.fingerprint())
-            for choice in pipeline.observer
-            if hasattr(choice.options, "fingerprint")
-        },
-        "corpus": attrs.asdict(digest),
-    }
-
-
-@attrs.frozen
-class Decision:
-    """The effect of a pipeline on a run directory: without a record a run begins, with a checkpoint
-    it goes on, and else it is skipped.
-
-    record      that of the run that is there
-    checkpoint  the one to go on from: of an unfinished run the last one, of a finished run one that
-                a longer training would reach as well
-    start       the run whose weights the model begins with, though its table names none
-    held_out    the place of the held-out tokens, if they are not the last ones: see DataSizes
-    """
-
-    record: Table = attrs.field(factory=dict)
-    checkpoint: Checkpoint | None = None
-    start: Start | None = None
-    held_out: tuple[int, ...] = ()
-
-    @property
-    def skips(self) -> bool:
-        """Whether nothing is trained."""
-        return bool(self.record) and self.checkpoint is None
-
-
-def resumable_record(directory: RunDirectory) -> Table:
-    """The record of the run that was begun last; {} where there is none, or it failed before its
-    first checkpoint.
-
-    Raises CorruptFileError.
-    """
-    place = directory.latest()
-    if not place.exists():
-        return {}
-    record = place.read_run()
-    return record if record["status"] == "finished" or place.checkpoints.steps() else {}
-
-
-def decide(
-    directory: RunDirectory,
-    record: Table,
-    pipeline: Pipeline,
-    digest: CorpusDigest,
-    *,
-    update: bool = False,
-) -> Decision:
-    """Decide what a pipeline does with the run of a record; `update` as in Engine.run.
-
-    Raises RunMismatchError if the run was made by another pipeline or cannot be trained on,
-    CorruptFileError if no checkpoint is intact.
-    """
-    if not record:
-        return Decision()
-    changes, is_finished = _changes(record, pipeline, digest), record["status"] == "finished"
-    held_out = tuple(record["data"].get("held_out", ()))
-    if not changes:
-        last = None if is_finished else directory.latest().checkpoints.last()
-        return Decision(record, last, held_out=held_out)
-    is_text = all(each.key.startswith("corpus.") for each in changes)
-    if update and is_finished and is_text:
-        kept = held_out or last_tokens(record["data"], pipeline.data)
-        return Decision(start=start_in(directory.current(), "model"), held_out=kept)
-    if not is_finished and directory.status() == "finished":
-        with contextlib.suppress(RunMismatchError):  # what was to replace that one waits
-            finished = decide(directory, directory.read_run(), pipeline, digest, update=update)
-            if finished.checkpoint is None:  # else it would go on in the place of the other
-                return finished
-    is_longer = all(_is_more(pipeline.trainer, each) for each in changes)
-    if not (is_finished and is_longer):
-        reason = _UNFINISHED_TEXT if is_text and not is_finished else ""
-        raise RunMismatchError(directory.path, changes, _UNFINISHED if is_longer else reason)
-    checkpoint = directory.checkpoints.last(record.get("steps_before_decay") or 0)
-    if checkpoint is None:
-        raise RunMismatchError(directory.path, changes, _NO_STATE)
-    return Decision(record, checkpoint, held_out=held_out)
-
-
-def _is_more(trainer: ConfiguredComponent, change: Difference) -> bool:
-    """Whether an option of the trainer, or of a part of it, that makes a finished run go on has a
-    larger value.
-    """
-    *parents, key = change.key.split(".")
-    choice: ConfiguredComponent | None = trainer if parents[:1] == ["trainer"] else None
-    for part in parents[1:]:
-        choice = choice and choice.parts().get(part)
-    field = choice and choice.offer.component.options().get(key)
-    more = field.metadata.get("extends_training") if field else None
-    try:
-        return bool(more and more(change.now) > more(change.before))
-    except MALFORMED_DATA:  # the record may hold anything
-        return False
-
-
-def _changes(record: Table, pipeline: Pipeline, digest: CorpusDigest) -> list[Difference]:
-    shape, kept = fingerprint(pipeline, digest), dict(record["fingerprint"])
-    for kind in ("tokenizer", "model", "trainer"):
-        kept[kind] = _with_new_options(kept[kind], shape[kind], getattr(pipeline, kind))
-    watching = kept["observer"] = dict(kept["observer"])
-    for choice in pipeline.observer:
-        if (name := choice.offer.canonical_name) in watching:
-            now = shape["observer"].get(name, {})
-            watching[name] = _with_new_options(watching[name], now, choice)
-    return differences(kept, shape)
-
-
-def _with_new_options(before: Table, now: Table, choice: ConfiguredComponent) -> Table:
-    """The recorded options of a component, with the defaults of those that it has since then."""
-    made, parts = dict(before), choice.parts()
-    for key, field in choice.offer.component.options().items():
-        default: Any = field.default
-        if key not in now:
-            continue
-        if not now[key] and key in choice.runs():  # it is gone, and not needed any more
-            made[key] = now[key]
-        elif key not in made and default is not attrs.NOTHING:
-            made[key] = plain(default.factory() if hasattr(default, "factory") else default)
-        if key in parts and isinstance(made.get(key), Mapping):
-            made[key] = _with_new_options(made[key], now[key], parts[key])
-    return made
-
-
-def differences(before: Table, now: Table) -> list[Difference]:
-    """The keys of nested tables whose values are others, dotted."""
-    before, now = flat(before), flat(now)
-    keys = [key for key in before | now if before.get(key) != now.get(key)]
-    return [Difference(key, before.get(key), now.get(key)) for key in keys]
 
 
 def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
@@ -230,7 +69,7 @@ def _toml(tables: Table) -> bytes:
     return data
 
 
-def begin(
+def write_initial_record(
     pipeline: Pipeline,
     directory: RunDirectory,
     text: EncodedText,
