@@ -1,10 +1,4 @@
-"""Writes the reference pages, docs/reference/*.md, from the code.
-
-They are committed, so a clone has them to read.
-
-python docs/reference.py             write them again
-python docs/reference.py --check     write nothing; exit with 1, and say so, where a page is not
-                                     what it should be
+"""Writes the reference pages, docs/reference/*.md, from the code. docs/conf.py runs it.
 
 The pages depend on this repository alone, not on other installed plugins, the width of the terminal
 or the version of torch.
@@ -12,7 +6,6 @@ or the version of torch.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import importlib
 import inspect
@@ -36,23 +29,16 @@ from code_as_markdown import aliases, anchor, defined, escape, section, text
 
 import textgen
 from textgen import (
-    characters,
     cli,
     data,
-    devices,
     documents,
     errors,
     events,
     gradient,
-    messages,
-    plugin,
     protocols,
-    runs,
     testing,
     tokenizers,
 )
-from textgen import files as engine_files
-from textgen import pipeline as engine_pipeline
 from textgen.cli.plugins import describe, describe_option
 from textgen.pipeline.options import (
     CheckpointOptions,
@@ -64,40 +50,17 @@ from textgen.pipeline.raw_pipeline import inline_toml
 from textgen.plugin import discovery, hookspecs
 from textgen.plugin.component import OWN_DISTRIBUTION
 
-MARK = "<!-- Written by `python docs/reference.py` from the code; changes made here are lost. -->\n"
-ROOMS = (
-    "files",
-    "plugin",
-    "pipeline",
-    "contracts",
-    "gradient",
-    "generation",
-    "runs",
-    "cli",
-    "testing",
-)
+MARK = "<!-- Written by docs/reference.py from the code; changes made here are lost. -->\n"
+CONTRACTS = (protocols, tokenizers, documents, data, events)
+MODULE = re.compile(r"^\| \[`(textgen[\w.]*)`\]", re.MULTILINE)  # a row of a table of modules
 
 
-def main() -> int:
-    """Write the pages, or compare them; return the exit code."""
-    check = "--check" in sys.argv[1:]
-    stale = []
-    for path, page in pages().items():
-        if not path.exists() or path.read_text(encoding="utf-8") != page:
-            stale.append(path.relative_to(ROOT).as_posix())
-            if not check:
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(page, encoding="utf-8", newline="\n")
-    if stale:
-        print(f"{'out of date' if check else 'written'}: {', '.join(stale)}")
-    if stale and check:
-        print("to write them again: python docs/reference.py")
-    return int(check and bool(stale))
-
-
-def pages() -> dict[Path, str]:
-    """What each page should be."""
-    return {PAGES / f"{name}.md": f"{MARK}\n{make().rstrip()}\n" for name, make in WRITERS.items()}
+def main() -> None:
+    """Write the pages."""
+    PAGES.mkdir(exist_ok=True)
+    for name, make in WRITERS.items():
+        page = f"{MARK}\n{make().rstrip()}\n"
+        (PAGES / f"{name}.md").write_text(page, encoding="utf-8", newline="\n")
 
 
 def pipeline() -> str:
@@ -175,7 +138,7 @@ def contracts() -> str:
         text(protocols.__doc__),
         "How to implement them: [hooks and contracts](../hooks.md).\n",
     ]
-    for module in (protocols, tokenizers, documents, data, events):
+    for module in CONTRACTS:
         parts.append(f"## `{module.__name__}`\n")
         parts += [text(module.__doc__)] if module is not protocols else []
         parts += [section(name, module, level=3) for name in defined(module)]
@@ -196,36 +159,23 @@ def gradients() -> str:
 
 def modules() -> str:
     """The names of the modules for plugins that have no page of their own."""
+    listed = MODULE.findall((ROOT / "docs/hooks.md").read_text(encoding="utf-8"))
+    elsewhere = {*CONTRACTS, textgen, errors, gradient, testing}
+    here = [module for name in listed if (module := importlib.import_module(name)) not in elsewhere]
     parts = [
         "# Modules for plugins\n",
-        "What a plugin imports, and nothing else of textgen.\n",
-        "| module | what it is |\n| --- | --- |",
+        "The [modules that a plugin imports](../hooks.md#modules-for-plugins), except those with a "
+        "page of their own.\n",
+        contents(f"`{module.__name__}`" for module in here),
     ]
-    here = (devices, engine_files, plugin, engine_pipeline, runs, cli, messages, characters)
-    elsewhere = {
-        textgen: "api.md",
-        errors: "api.md#the-tree-of-exceptions",
-        protocols: "contracts.md#textgenprotocols",
-        tokenizers: "contracts.md#textgentokenizers",
-        documents: "contracts.md#textgendocuments",
-        data: "contracts.md#textgendata",
-        events: "contracts.md#textgenevents",
-        gradient: "gradient.md",
-        testing: "../testing-plugins.md",
-    }
-    for module, page in {
-        **elsewhere,
-        **{each: f"#{anchor(each.__name__)}" for each in here},
-    }.items():
-        first = text(module.__doc__).split("\n\n")[0].replace("\n", " ").strip()
-        parts.append(f"| [`{module.__name__}`]({page}) | {first} |")
-    parts.append("")
     for module in here:
         parts += [f"## `{module.__name__}`\n", text(module.__doc__)]
         is_package = hasattr(module, "__all__")
-        for name in module.__all__ if is_package else defined(module):
-            source = home(name, module) if is_package else module
-            parts += [section(name, source, level=3)] * (name != "logger")
+        names = module.__all__ if is_package else defined(module)
+        for name in names:
+            if name != "logger":
+                source = home(name, module) if is_package else module
+                parts.append(section(name, source, level=3))
     return "\n".join(parts)
 
 
@@ -347,36 +297,6 @@ def checks() -> str:
     return "\n".join(parts)
 
 
-def files() -> str:
-    """The files of the engine and of the built-in set, by room, with the first line of their
-    docstrings.
-    """
-    engine, builtins = ROOT / "textgen", ROOT / "plugins/textgen_builtins"
-    found = {path.name for path in engine.iterdir() if (path / "__init__.py").exists()}
-    rooms = [engine, *(engine / name for name in ROOMS if name in found)]
-    rooms += [engine / name for name in sorted(found - {*ROOMS})]
-    parts = [
-        "# The files\n",
-        "Every file of the engine and of the built-in set, with the first sentence of its "
-        "docstring.\n",
-    ]
-    for room in [*rooms, builtins]:
-        modules = sorted(room.glob("*.py") if room == engine else room.rglob("*.py"))
-        rows = [
-            f"| `{path.relative_to(room).as_posix()}` | {escape(summary(path), cell=True)} |"
-            for path in modules
-            if path.name not in ("__init__.py", "__main__.py")
-        ]
-        head = ["| file | what it is |", "| --- | --- |"]
-        parts += [f"## `{room.relative_to(ROOT).as_posix()}/`\n", "\n".join([*head, *rows]) + "\n"]
-    return "\n".join(parts)
-
-
-def summary(path: Path) -> str:
-    """The first line of a module's docstring."""
-    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-
-
 def described_fields(cls: type) -> list[dict[str, Any]]:
     """The keys of a table, as `describe` gives those of components."""
     return [describe_option(field) for field in attrs.fields(attrs.resolve_types(cls))]
@@ -438,8 +358,7 @@ WRITERS: Mapping[str, Callable[[], str]] = {
     "gradient": gradients,
     "modules": modules,
     "checks": checks,
-    "files": files,
 }
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
