@@ -44,7 +44,7 @@ from textgen.plugin.component import Component as Component
 from textgen.plugin.component import NoOptions as NoOptions
 from textgen.plugin.component import RegisteredComponent as RegisteredComponent
 from textgen.plugin.component import option as option
-from textgen.plugin.config_reader import ConfiguredComponent as ConfiguredComponent
+from textgen.plugin.configured import ConfiguredComponent as ConfiguredComponent
 from textgen.plugin.hookspecs import hookimpl as hookimpl
 from textgen.plugin.registry import PluginSet as PluginSet
 from textgen.runs.stored import RunSummary as RunSummary

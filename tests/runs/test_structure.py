@@ -15,7 +15,7 @@ from test_damage import DAMAGE, cause
 
 import textgen
 from textgen.files.reading import dump_tensors
-from textgen.plugin.config_reader import flat
+from textgen.plugin.nested_tables import flat
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress, signed
 

@@ -43,7 +43,7 @@ class CommandContext:
         return plugins
 
 
-class _Group(click.Group):
+class _Commands(click.Group):
     """Built-in subcommands, then those that plugins offer."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -67,7 +67,9 @@ class _Group(click.Group):
         except (click.ClickException, click.Abort, click.exceptions.Exit, OSError, MemoryError):
             raise
         except Exception:
-            with ctx.obj.components or contextlib.nullcontext():
+            if ctx.obj.components is None:
+                raise
+            with ctx.obj.components:  # which says whose error it is
                 raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -81,7 +83,7 @@ class _Group(click.Group):
     def _build(self, offer: RegisteredComponent, context: CommandContext) -> click.Command:
         from textgen.contracts.components import Components
         from textgen.plugin.component import BuildContext
-        from textgen.plugin.config_reader import ConfiguredComponent
+        from textgen.plugin.configured import ConfiguredComponent
 
         built = BuildContext(folder=Path.cwd(), console=sys.stderr, plugins=context.plugins)
         context.components = Components()
@@ -94,7 +96,8 @@ class _Group(click.Group):
 
 
 @click.command(
-    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(
     *("--no-plugin", "disable"),

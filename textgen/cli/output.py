@@ -17,7 +17,7 @@ from textgen.generation.generator import Generator
 from textgen.generation.scheduling.streams import TextStream
 from textgen.generation.texts.results import Generation
 from textgen.pipeline.raw_pipeline import inline_toml
-from textgen.plugin.config_reader import plain
+from textgen.plugin.configured import plain
 
 
 def write_stream(generator: Generator, prompt: str, **options: Any) -> TextStream:

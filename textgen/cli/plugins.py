@@ -13,8 +13,9 @@ import click
 
 from textgen.cli.options import json_option
 from textgen.errors import UsageError
-from textgen.plugin.config_reader import phrase, plain
+from textgen.plugin.configured import plain
 from textgen.plugin.registry import PluginSet
+from textgen.plugin.wording import phrase
 
 
 @click.group("plugins", invoke_without_command=True)

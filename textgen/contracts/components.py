@@ -16,12 +16,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from textgen.contracts.checks import (
-    FAILURES,
-    kind_of,
-    misdeclared,
-    unfit,
-)
+from textgen.contracts.checks import FAILURES, kind_of, misdeclared, unfit
 from textgen.errors import (
     BrokenContract,
     ContractError,
@@ -31,7 +26,7 @@ from textgen.errors import (
     UsageError,
 )
 from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, BuildContext, RegisteredComponent
-from textgen.plugin.config_reader import ConfiguredComponent
+from textgen.plugin.configured import ConfiguredComponent
 from textgen.plugin.tracebacks import package_of, packages_of
 from textgen.plugin.validation import cause_of
 

@@ -12,7 +12,8 @@ import attrs
 
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.plugin.component import ComponentSource, RegisteredComponent
-from textgen.plugin.config_reader import ConfigReader, ConfiguredComponent, Faults, plain
+from textgen.plugin.config_reader import ConfigReader, Faults
+from textgen.plugin.configured import ConfiguredComponent, plain
 from textgen.protocols import Table
 
 

@@ -8,15 +8,11 @@ from typing import Any
 
 import attrs
 
-from textgen.pipeline.options import (
-    CheckpointOptions,
-    DataOptions,
-    GeneralOptions,
-    GenerateOptions,
-)
+from textgen.pipeline.options import CheckpointOptions, DataOptions, GeneralOptions, GenerateOptions
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.component import ComponentSource
-from textgen.plugin.config_reader import ConfigReader, ConfiguredComponent, plain
+from textgen.plugin.config_reader import ConfigReader
+from textgen.plugin.configured import ConfiguredComponent, plain
 
 CHOICES = ("corpus", "tokenizer", "model", "trainer")
 CHAINS = ("sampler", "observer")

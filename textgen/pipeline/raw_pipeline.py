@@ -15,7 +15,9 @@ import tomli_w
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.files.reading import path_of
 from textgen.messages import nearest_file, quoted
-from textgen.plugin.config_reader import Faults, flat, shorten, show
+from textgen.plugin.config_reader import Faults
+from textgen.plugin.nested_tables import flat
+from textgen.plugin.wording import shorten, show
 from textgen.protocols import Table
 
 MAX_BYTES: Final = 1_000_000

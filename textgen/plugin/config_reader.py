@@ -9,7 +9,6 @@ config of the component that its `type` names.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
 import types
@@ -21,92 +20,12 @@ import attrs
 
 from textgen.errors import Fault, PipelineError, UsageError
 from textgen.messages import known_names
-from textgen.plugin.component import Address, ComponentSource, RegisteredComponent
-from textgen.protocols import Table
+from textgen.plugin.component import ComponentSource, RegisteredComponent
+from textgen.plugin.configured import BaseRun, ConfiguredComponent, RunOption
+from textgen.plugin.wording import phrase, show
 
 _INTEGER_LIMIT = 2**64  # beyond any option's range, and short enough to print
-_SHOWN_CHARACTERS = 100  # characters of a string that an error quotes
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
-_PHRASES: dict[Any, str] = {
-    int: "an integer",
-    float: "a finite number",
-    str: "a string",
-    bool: "true or false",
-    Path: "a path",
-    Address: "a web address",
-    type(None): "nothing",
-}
-
-
-@attrs.frozen
-class Start:
-    """A finished run that a model or a tokenizer of another run starts from.
-
-    name       as the key `start` has it, with an absolute path
-    place      of the table with that key, dotted
-    path       its run directory
-    weights    the SHA-256 of its weights
-    tokenizer  the SHA-256 of its vocabulary
-    tables     its tables of model and tokenizer
-    """
-
-    name: str
-    place: str
-    path: Path
-    weights: str
-    tokenizer: str
-    tables: Table = attrs.field(repr=False)
-
-
-@attrs.frozen
-class Run:
-    """A finished run that is an option of a component, for BuildContext.build.
-
-    name   as the key has it, with an absolute path
-    place  the key, dotted
-    offer  of the plugin that offers a run of this name; None for a path
-    """
-
-    name: str
-    place: str
-    offer: RegisteredComponent | None = None
-
-
-@attrs.frozen
-class ConfiguredComponent:
-    """A component that a pipeline uses, with its checked options.
-
-    name   by which any pipeline finds it
-    start  the run whose weights a model begins with, or whose vocabulary a tokenizer keeps
-    """
-
-    name: str
-    offer: RegisteredComponent
-    options: Any
-    start: Start | None = None
-
-    def table(self) -> dict[str, Any]:
-        """The TOML table of this choice, with defaults filled in."""
-        start = {} if self.start is None else {"start": self.start.name}
-        return {"type": self.name, **start, **plain(self.options)}
-
-    def parts(self) -> dict[str, ConfiguredComponent]:
-        """The components among its options, by key."""
-        return self._of(ConfiguredComponent)
-
-    def runs(self) -> dict[str, Run]:
-        """The runs among its options, by key."""
-        return self._of(Run)
-
-    def _of(self, cls: type) -> dict[str, Any]:
-        values = ((name, getattr(self.options, name)) for name in self.offer.component.options())
-        return {name: value for name, value in values if isinstance(value, cls)}
-
-    def flattened(self) -> Iterator[ConfiguredComponent]:
-        """This choice and all components among its options."""
-        yield self
-        for part in self.parts().values():
-            yield from part.flattened()
 
 
 class Faults(list[Fault]):
@@ -133,17 +52,17 @@ class ConfigReader:
     folder   what relative paths are resolved against
     plugins  where components are looked up; without, those of a table are left out
     source   the file, for errors
-    place    of the value, a dotted key
+    key      the dotted key of the value
     """
 
     folder: Path = Path()
     plugins: ComponentSource | None = None
     source: str = "pipeline"
-    place: str = ""
+    key: str = ""
 
     def at(self, key: object) -> ConfigReader:
         """A reader of the value that a table has by a key, or a list at an index."""
-        return attrs.evolve(self, place=f"{self.place}.{key}" if self.place else str(key))
+        return attrs.evolve(self, key=f"{self.key}.{key}" if self.key else str(key))
 
     def table(self, cls: type, table: Any) -> Any:
         """An instance of the attrs class `cls`, the config of a component or a table of the
@@ -173,7 +92,7 @@ class ConfigReader:
         try:
             return cls(**values) if is_whole else None
         except (ValueError, TypeError) as error:  # a validator that compares fields
-            raise PipelineError([Fault(self.place, _reason(error))], self.source) from error
+            raise PipelineError([Fault(self.key, _reason(error))], self.source) from error
 
     def _unknown(self, key: str, known: Collection[str]) -> Fault:
         """The fault of an unknown key, with the nearest that is known, or the sampler that takes it
@@ -183,7 +102,7 @@ class ConfigReader:
         taker = None if self.plugins is None else self.plugins.sampling_option(key)
         if isinstance(taker, RegisteredComponent):
             hint = f"it is an option of the {taker.kind} {taker.name!r}"
-        return Fault(self.at(key).place, "unknown key", "", hint)
+        return Fault(self.at(key).key, "unknown key", "", hint)
 
     def field(self, field: attrs.Attribute[Any], value: Any) -> Any:
         """The value of a key.
@@ -216,14 +135,14 @@ class ConfigReader:
             table = {"type": table}
         options = dict(table) if isinstance(table, Mapping) else {}
         given = options.pop("type", None)
-        start = options.pop("start") if isinstance(options.get("start"), Start) else None
+        start = options.pop("start") if isinstance(options.get("start"), BaseRun) else None
         if not isinstance(given, str):
             names = ", ".join(sorted({offer.name for offer in self.plugins.offers(kind)}))
             raise self._refused(f"expected a table with type = one of {names}", table)
         offer = self.plugins.find(kind, given)
         if isinstance(offer, Fault):
-            place = self.at("type").place
-            raise PipelineError([attrs.evolve(offer, path=place)], self.source)
+            fault = attrs.evolve(offer, path=self.at("type").key)
+            raise PipelineError([fault], self.source)
         made = self.table(offer.component.config, options)
         name = given if ":" in given else offer.canonical_name
         return ConfiguredComponent(name, offer, made, start)
@@ -235,14 +154,14 @@ class ConfigReader:
         made = self._each(lambda reader, each: reader.choice(kind, each), dict(enumerate(tables)))
         return tuple(made.values())
 
-    def _run(self, given: Any, plugins: ComponentSource) -> Run:
+    def _run(self, given: Any, plugins: ComponentSource) -> RunOption:
         """The run that a plugin offers under a name, or else the one at a path, which need not be
         there.
         """
         offer = plugins.find("run", given) if isinstance(given, str) else None
         if isinstance(offer, RegisteredComponent):
-            return Run(given, self.place, offer)
-        return Run(str(self.value(Path, given).absolute()), self.place)
+            return RunOption(given, self.key, offer)
+        return RunOption(str(self.value(Path, given).absolute()), self.key)
 
     def value(self, wanted: Any, value: Any) -> Any:
         """`value` as the type `wanted`."""
@@ -259,11 +178,15 @@ class ConfigReader:
             return origin(made.values())
         if origin in (dict, Mapping) and isinstance(value, Mapping):
             return self._each(lambda reader, each: reader.value(arguments[1], each), value)
+        return self._scalar(wanted, value)
+
+    def _scalar(self, wanted: Any, value: Any) -> Any:
+        """`value`, which has no parts, as the type `wanted`."""
         if isinstance(value, str) and value.encode(errors="ignore").decode() != value:
             raise self._refused("expected text without lone surrogates", value)
         if wanted is int and type(value) is int and abs(value) >= _INTEGER_LIMIT:
             raise self._refused("expected an integer of at most 64 bits", value)
-        if type(value) is wanted is not float:
+        if wanted is not float and type(value) is wanted:
             return value
         if wanted is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
             return float(value)  # neither infinite nor NaN
@@ -271,11 +194,11 @@ class ConfigReader:
             return path
         if hasattr(wanted, "of_option") and (made := wanted.of_option(value, self.folder)):
             return made
-        if origin is Literal and isinstance(value, str) and value in arguments:
+        if get_origin(wanted) is Literal and isinstance(value, str) and value in get_args(wanted):
             return value
         if wanted is float and isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
             hint = f"write {value.replace(',', '.')}"
-            fault = Fault(self.place, f"expected {phrase(wanted)}", show(value), hint)
+            fault = Fault(self.key, f"expected {phrase(wanted)}", show(value), hint)
             raise PipelineError([fault], self.source)
         raise self._refused(f"expected {phrase(wanted)}", value)
 
@@ -311,78 +234,9 @@ class ConfigReader:
             return None
 
     def _refused(self, expected: str, value: Any) -> PipelineError:
-        return PipelineError([Fault(self.place, expected, show(value))], self.source)
-
-
-def phrase(wanted: Any) -> str:
-    """A type in words: "an integer", "a list, each a string"."""
-    origin, arguments = get_origin(wanted), get_args(wanted)
-    if origin in (Union, types.UnionType):
-        return " or ".join(phrase(each) for each in arguments if each is not type(None))
-    if origin is Literal:
-        return "one of " + ", ".join(map(show, arguments))
-    if origin in (list, tuple):
-        return f"a list, each {phrase(arguments[0])}"
-    if origin in (dict, Mapping) or attrs.has(wanted):
-        return "a table"
-    return _PHRASES.get(wanted, getattr(wanted, "__name__", str(wanted)))
-
-
-def show(value: Any) -> str:
-    """A value as JSON has it, in short."""
-    if value is None or value is attrs.NOTHING:
-        return "nothing"
-    try:
-        return shorten(json.dumps(value, ensure_ascii=False, default=str))
-    except (TypeError, ValueError):  # an integer of thousands of digits
-        return "what is too long to show"
-
-
-def shorten(text: str) -> str:
-    """A text, cut if it is too long to quote in an error."""
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
-
-
-def plain(value: Any) -> Any:
-    """A config instance or value as TOML and JSON values.
-
-    Keys without a value (None) are left out.
-    """
-    if isinstance(value, ConfiguredComponent):
-        return value.table()
-    if isinstance(value, Run):
-        return value.name
-    if attrs.has(type(value)):
-        value = attrs.asdict(value, recurse=False)
-    if isinstance(value, Mapping):
-        return {k: plain(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+        return PipelineError([Fault(self.key, expected, show(value))], self.source)
 
 
 def _reason(error: Exception) -> str:
     """The message of a validator: attrs puts the field, its type and the value after it."""
     return str(error.args[0]) if error.args else type(error).__name__
-
-
-def flat(table: Table, prefix: str = "") -> dict[str, Any]:
-    """The values of nested tables by their dotted keys."""
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        place = f"{prefix}{key}"
-        values |= flat(value, f"{place}.") if isinstance(value, Mapping) else {place: value}
-    return values
-
-
-def merged(own: Table, given: Table) -> dict[str, Any]:
-    """Options of a component, and of those that it is made of, with those that are given in their
-    place.
-    """
-    if given.get("type", own.get("type")) != own.get("type"):
-        return dict(given)
-    made = dict(own)
-    for key, value in given.items():
-        both = isinstance(value, Mapping) and isinstance(own.get(key), Mapping)
-        made[key] = merged(own[key], value) if both else value
-    return made

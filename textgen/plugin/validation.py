@@ -22,7 +22,8 @@ from textgen.plugin.component import (
     Plugin,
     RegisteredComponent,
 )
-from textgen.plugin.config_reader import ConfigReader, Faults, plain
+from textgen.plugin.config_reader import ConfigReader, Faults
+from textgen.plugin.configured import plain
 from textgen.plugin.tracebacks import shown_line
 
 _ARGUMENT: Final = re.compile(r"[a-z][a-z0-9_]*")

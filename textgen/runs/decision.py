@@ -10,7 +10,7 @@ import attrs
 from textgen.errors import Difference, RunMismatchError
 from textgen.files.opening import MALFORMED_DATA
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.config_reader import ConfiguredComponent, Start
+from textgen.plugin.configured import BaseRun, ConfiguredComponent
 from textgen.protocols import Table
 from textgen.runs.checkpoints import Checkpoint
 from textgen.runs.directory import RunDirectory
@@ -45,7 +45,7 @@ class Decision:
 
     record: Table = attrs.field(factory=dict)
     checkpoint: Checkpoint | None = None
-    start: Start | None = None
+    start: BaseRun | None = None
     held_out: tuple[int, ...] = ()
 
     @property

@@ -26,7 +26,7 @@ from textgen.files.reading import json_checksum
 from textgen.pipeline.options import DataOptions
 from textgen.pipeline.pipeline import Pipeline
 from textgen.plugin.component import OBJECT, OWN_DISTRIBUTION, UNPACKAGED
-from textgen.plugin.config_reader import ConfiguredComponent
+from textgen.plugin.configured import ConfiguredComponent
 from textgen.protocols import Corpus, Ids, Table, Tokenizer
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.reading_progress import ReadingProgress

@@ -9,7 +9,8 @@ import attrs
 
 from textgen.errors import Difference
 from textgen.pipeline.pipeline import Pipeline
-from textgen.plugin.config_reader import ConfiguredComponent, flat, plain
+from textgen.plugin.configured import ConfiguredComponent, plain
+from textgen.plugin.nested_tables import flat
 from textgen.protocols import Table
 from textgen.runs.formats import CorpusDigest
 from textgen.runs.starting import identity

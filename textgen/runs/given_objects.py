@@ -22,7 +22,7 @@ from textgen.plugin.component import (
     Plugin,
     RegisteredComponent,
 )
-from textgen.plugin.config_reader import ConfiguredComponent
+from textgen.plugin.configured import ConfiguredComponent
 from textgen.protocols import Table
 
 # Types of values that are never an object of a component.

@@ -32,7 +32,8 @@ from textgen.pipeline.options import DataOptions, TextOptions
 from textgen.pipeline.pipeline import without_starts
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
-from textgen.plugin.config_reader import ConfigReader, ConfiguredComponent, Faults, Run, plain
+from textgen.plugin.config_reader import ConfigReader, Faults
+from textgen.plugin.configured import ConfiguredComponent, RunOption, plain
 from textgen.protocols import Ids, Table, Tokenizer
 from textgen.runs.directory import RunDirectory
 from textgen.runs.encoded_text import EncodedText, kept_tokens
@@ -60,7 +61,7 @@ class RunComponents(Components):
         super().__init__(base)
         self._runs: dict[str, Generator] = getattr(base, "_runs", {})
 
-    def build(self, choice: ConfiguredComponent | Run, context: BuildContext) -> Any:
+    def build(self, choice: ConfiguredComponent | RunOption, context: BuildContext) -> Any:
         """Build the object of a component, or load a run that is an option of one."""
         if isinstance(choice, ConfiguredComponent):
             return super().build(choice, context)

@@ -16,7 +16,7 @@ from textgen.files.cache import cache_directory
 from textgen.messages import visible
 from textgen.pipeline.pipeline import CHOICES, Pipeline
 from textgen.plugin.component import Address, RemoteName
-from textgen.plugin.config_reader import ConfiguredComponent, Run
+from textgen.plugin.configured import ConfiguredComponent, RunOption
 from textgen.protocols import Corpus
 from textgen.runs.directory import RunDirectory
 
@@ -129,5 +129,5 @@ def _sources(choice: ConfiguredComponent) -> Iterator[Path | Address]:
         for each in value if isinstance(value, tuple) else (value,):
             if isinstance(each, Path | Address):
                 yield each
-            elif isinstance(each, Run) and not each.offer:
+            elif isinstance(each, RunOption) and not each.offer:
                 yield Path(each.name)

@@ -15,27 +15,13 @@ import attrs
 from textgen.contracts.components import Components
 from textgen.errors import ContractError, Fault, PipelineError, RunError, UsageError
 from textgen.files.opening import inside
-from textgen.files.reading import (
-    VOCABULARY,
-    WEIGHTS,
-    read_tokenizer,
-    read_weights,
-)
-from textgen.pipeline.pipeline import (
-    Pipeline,
-    make_pipeline,
-    without_starts,
-)
+from textgen.files.reading import VOCABULARY, WEIGHTS, read_tokenizer, read_weights
+from textgen.pipeline.pipeline import Pipeline, make_pipeline, without_starts
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline, read_raw_pipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent
-from textgen.plugin.config_reader import (
-    ConfigReader,
-    ConfiguredComponent,
-    Run,
-    Start,
-    merged,
-    plain,
-)
+from textgen.plugin.config_reader import ConfigReader
+from textgen.plugin.configured import BaseRun, ConfiguredComponent, RunOption, plain
+from textgen.plugin.nested_tables import merged
 from textgen.protocols import Table, Tokenizer
 from textgen.runs.directory import RunDirectory, finished_run, run_directory
 from textgen.runs.given_objects import with_choices
@@ -73,7 +59,7 @@ def resolve(
 
 
 def with_start(raw: RawPipeline, plugins: ComponentSource) -> RawPipeline:
-    """A pipeline with the options of the runs that its models start from, and a Start in place of
+    """A pipeline with the options of the runs that its models start from, and a BaseRun in place of
     each key `start`.
 
     Without a table [tokenizer] it is that of the first of these runs, with its vocabulary. Raises
@@ -91,7 +77,7 @@ def with_start(raw: RawPipeline, plugins: ComponentSource) -> RawPipeline:
     return attrs.evolve(raw, tables=tables)
 
 
-def start_tokenizer(tokenizer: Tokenizer, start: Start, record: Table, own: Path) -> Tokenizer:
+def start_tokenizer(tokenizer: Tokenizer, start: BaseRun, record: Table, own: Path) -> Tokenizer:
     """The tokenizer of the run that this one starts from; once this one has a record, from its own
     directory.
     """
@@ -127,11 +113,11 @@ def load_start(
         model.load_tensors(for_vocabulary(tensors, before, now, model.tensors(), shapes_of))
     except ValueError as error:
         cause = f"the weights of {start.name} do not fit: {error}"
-        hint = f"leave out of [{start.place}] what is to be as in that run"
-        raise PipelineError([Fault(f"{start.place}.start", cause, "", hint)], source) from error
+        hint = f"leave out of [{start.table_key}] what is to be as in that run"
+        raise PipelineError([Fault(f"{start.table_key}.start", cause, "", hint)], source) from error
 
 
-def located(run: Run, plugins: ComponentSource | None = None) -> RunDirectory | Table:
+def located(run: RunOption, plugins: ComponentSource | None = None) -> RunDirectory | Table:
     """The place of a run that is an option of a component, or the tables that are offered in its
     place. Raises RunError unless it is finished.
     """
@@ -140,12 +126,12 @@ def located(run: Run, plugins: ComponentSource | None = None) -> RunDirectory | 
 
 
 @contextlib.contextmanager
-def naming(run: Run) -> Iterator[None]:
+def naming(run: RunOption) -> Iterator[None]:
     """Say which option a run is that cannot be used. Raises RunError."""
     try:
         yield
     except (RunError, UsageError) as error:
-        raise RunError(f"{run.place}: {error}", Path(run.name)) from error
+        raise RunError(f"{run.key}: {error}", Path(run.name)) from error
 
 
 def offered_run(name: Any, plugins: ComponentSource) -> Offered | Fault | None:
@@ -207,7 +193,7 @@ def identity(choice: ConfiguredComponent) -> Table:
     return {**choice.table(), **own, **parts, **runs}
 
 
-def _contents(run: Run) -> Table:
+def _contents(run: RunOption) -> Table:
     """The checksums of a finished run, or the tables that a plugin offers in its place; nothing of
     one that is gone.
     """
@@ -227,23 +213,25 @@ class _Finder:
 
     raw: RawPipeline
     plugins: ComponentSource
-    found: list[Start] = attrs.field(factory=list, init=False)
+    found: list[BaseRun] = attrs.field(factory=list, init=False)
 
-    def model(self, table: Any, place: str) -> Any:
+    def model(self, table: Any, key: str) -> Any:
         """The table of a model with the options of the run that it starts from, or that its parts
         start from.
         """
         if not isinstance(table, Mapping):
             return table
         if "start" in table:
-            start = self._find(table["start"], place)
+            start = self._find(table["start"], key)
             theirs = start.tables["model"]
             return _with(start, merged(theirs, _own(table, theirs["type"])))
         given = table.get("type")
         offer = self.plugins.find("model", given) if isinstance(given, str) else None
         options = offer.component.options() if isinstance(offer, RegisteredComponent) else {}
-        parts = [key for key, field in options.items() if field.metadata.get("kind") == "model"]
-        changed = {key: self.model(table[key], f"{place}.{key}") for key in parts if key in table}
+        parts = [part for part, field in options.items() if field.metadata.get("kind") == "model"]
+        changed = {
+            part: self.model(table[part], f"{key}.{part}") for part in parts if part in table
+        }
         return {**table, **changed}
 
     def tokenizer(self, table: Any) -> Any:
@@ -260,28 +248,28 @@ class _Finder:
                 raise self._refused(f"tokenizer.{key}", cause, "leave it out, or leave out start")
         return _with(start, theirs)
 
-    def _find(self, given: Any, place: str) -> Start:
+    def _find(self, given: Any, table_key: str) -> BaseRun:
         """The run that a key `start` means: one that a plugin offers under this name, or else the
         one at this path.
         """
-        reader = ConfigReader(self.raw.folder, self.plugins, self.raw.source, f"{place}.start")
+        reader = ConfigReader(self.raw.folder, self.plugins, self.raw.source, f"{table_key}.start")
         run = reader.choice("run", given)
         try:
             found = located(run, self.plugins)
             if isinstance(found, RunDirectory):
-                start = attrs.evolve(start_in(found, place), name=run.name)
+                start = attrs.evolve(start_in(found, table_key), name=run.name)
             else:  # the tables name no weights of a run
                 tables = merged(found, found.get("start", {}))
-                start = Start(run.name, place, Path(), "", "", tables)
+                start = BaseRun(run.name, table_key, Path(), "", "", tables)
         except RunError as error:
             unknown = offered_run(given, self.plugins)
             also = f"{unknown.expected}; {unknown.hint}" if isinstance(unknown, Fault) else ""
-            raise self._refused(run.place, str(error), also) from error
+            raise self._refused(run.key, str(error), also) from error
         self.found.append(start)
         return start
 
-    def _refused(self, place: str, cause: str, hint: str = "") -> PipelineError:
-        return PipelineError([Fault(place, cause, "", hint)], self.raw.source)
+    def _refused(self, key: str, cause: str, hint: str = "") -> PipelineError:
+        return PipelineError([Fault(key, cause, "", hint)], self.raw.source)
 
 
 def _own(table: Table, theirs: str) -> Table:
@@ -294,14 +282,14 @@ def _own(table: Table, theirs: str) -> Table:
     }
 
 
-def _with(start: Start, table: Table) -> Table:
+def _with(start: BaseRun, table: Table) -> Table:
     """A table with the run that it starts from, unless plugins offer tables in place of a run."""
     return {**table, "start": start} if start.tokenizer else table
 
 
-def start_in(directory: RunDirectory, place: str) -> Start:
-    """The finished run in a directory, for the table `place`."""
+def start_in(directory: RunDirectory, table_key: str) -> BaseRun:
+    """The finished run in a directory, for a table."""
     sums, tables = directory.read_run()["files"], directory.read_pipeline().tables
     own = {kind: without_starts(tables[kind]) for kind in ("tokenizer", "model")}
     path = directory.path
-    return Start(str(path), place, path, sums[WEIGHTS], sums[VOCABULARY], own)
+    return BaseRun(str(path), table_key, path, sums[WEIGHTS], sums[VOCABULARY], own)

@@ -15,7 +15,7 @@ from textgen.engine import Engine
 from textgen.errors import PipelineError
 from textgen.generation.generator import Generator
 from textgen.generation.sampling.chain import Chain
-from textgen.plugin.config_reader import ConfiguredComponent
+from textgen.plugin.configured import ConfiguredComponent
 from textgen.protocols import Table
 from textgen.runs.loading import check_models
 from textgen.testing.environment import TEXT

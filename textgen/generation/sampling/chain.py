@@ -18,7 +18,7 @@ from textgen.errors import ContractError, TextgenError
 from textgen.generation.sampling.draw import draw, draw_one, likeliest, to_numpy
 from textgen.generation.sampling.history import SequenceHistory
 from textgen.plugin.component import RegisteredComponent
-from textgen.plugin.config_reader import ConfiguredComponent
+from textgen.plugin.configured import ConfiguredComponent
 from textgen.protocols import Array, Floats, History, Ids, Model, Strategy, Tensors
 
 LEVELS: Final = ("none", "counts", "tokens")
