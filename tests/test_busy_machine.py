@@ -7,14 +7,14 @@ import pytest
 import torch
 from networks import Recurrent
 
-from textgen import devices
+from textgen import threads
 from textgen.gradient import ForwardDecoder
 
 
 @pytest.fixture
 def of_three():
     """Calls a function in a thread whose own number of torch's threads is three."""
-    (pool,) = devices.worker_threads(1, each=3)
+    (pool,) = threads.worker_threads(1, each=3)
     with pool:
         yield lambda call: pool.submit(call).result()
 
@@ -22,14 +22,14 @@ def of_three():
 @pytest.fixture
 def count_of(monkeypatch, of_three):
     """The threads in a block, where three threads get the time of so many processors."""
-    monkeypatch.setattr(devices, "_FREE", devices._FreeProcessors())
+    monkeypatch.setattr(threads, "_FREE", threads._FreeProcessors())
 
     def counted():
-        with devices.free_threads():
+        with threads.free_threads():
             return torch.get_num_threads()
 
     def count(got):
-        monkeypatch.setattr(devices, "_processors_got", lambda threads: got)
+        monkeypatch.setattr(threads, "_processors_got", lambda threads: got)
         return of_three(counted)
 
     return count
@@ -44,8 +44,8 @@ def test_as_many_threads_write_as_other_programs_leave_processors(count_of, got,
 
 def test_they_are_counted_again_while_it_writes(count_of, monkeypatch):
     assert [count_of(1.5), count_of(3.0)] == [1, 1]  # the second time is too soon
-    monkeypatch.setattr(devices, "_MEASURED_AGAIN", 0.0)
-    monkeypatch.setattr(devices, "_FREE", devices._FreeProcessors())
+    monkeypatch.setattr(threads, "_MEASURED_AGAIN", 0.0)
+    monkeypatch.setattr(threads, "_FREE", threads._FreeProcessors())
     assert [count_of(got) for got in (1.5, 3.0, 2.5, 0.5)] == [1, 3, 2, 1]
 
 
@@ -67,7 +67,7 @@ def test_a_small_module_writes_in_one_thread_and_leaves_all_their_numbers(of_thr
 
 
 def test_the_threads_that_are_counted_get_a_processor_at_least_now_and_then(of_three):
-    assert 0 < of_three(lambda: devices._processors_got(3)) < 4
+    assert 0 < of_three(lambda: threads._processors_got(3)) < 4
 
 
 def test_products_of_matrices_keep_to_the_number(of_three):
@@ -75,10 +75,10 @@ def test_products_of_matrices_keep_to_the_number(of_three):
 
     def product_threads():
         matrix = torch.ones(600, 600)
-        with devices.free_threads(weights=1):
+        with threads.free_threads(weights=1):
             matrix @ matrix
             if torch.backends.mkl.is_available():
-                return int(devices._thread_setters()[1](1))
+                return int(threads._thread_setters()[1](1))
         return 1
 
     assert of_three(product_threads) == 1

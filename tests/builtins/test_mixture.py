@@ -10,10 +10,11 @@ from counted import CONTEXT, HELD_OUT, TEXT, dataset, pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from textgen import Engine, UsageError, devices
+from textgen import Engine, UsageError
 from textgen.data import Dataset
 from textgen.events import Evaluated, Evaluation, StepDone
 from textgen.protocols import TrainerState
+from textgen.threads import torch_threads
 from textgen_builtins.models.gate import Gate, fit
 from textgen_builtins.models.loss import log_softmax, mean_loss
 from textgen_builtins.models.mixture.model import expert_logs
@@ -212,7 +213,7 @@ def test_a_network_read_in_rows_says_what_it_says_in_one_stream(mixture_run, thr
     tokens = tokenizer.encode(TEXT[:4_000])
     lengths = set()
     module.register_forward_pre_hook(lambda _, given: lengths.add(given[0].shape[1]))
-    with devices.threads(threads):
+    with torch_threads(threads):
         in_rows = expert_logs(module, tokens, 50)[:, 0]
     stream = log_softmax(network.decoder(1).score(tokens[None]))[0]
     np.testing.assert_allclose(in_rows, stream, atol=1e-3)

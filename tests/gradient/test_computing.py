@@ -12,7 +12,7 @@ from commands import run_with_torch
 from small_trainings import VOCAB_SIZE, pipeline, train
 
 import textgen
-from textgen import devices
+from textgen import speed
 from textgen.events import StepDone
 from textgen.gradient import eager
 from textgen.gradient.objectives import cross_entropy
@@ -111,7 +111,7 @@ def test_auto_is_the_precision_in_which_the_device_multiplies_faster(bfloat16, f
         return [bfloat16 if product().dtype == torch.bfloat16 else 1.0]
 
     monkeypatch.setattr("timeit.repeat", repeat)
-    assert devices.faster_precision("cpu") == faster
+    assert speed.faster_precision("cpu") == faster
 
 
 @pytest.mark.gpu

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from textgen.data import Ids
-from textgen.devices import thread_count, worker_threads
 from textgen.errors import BrokenContract, UsageError
 from textgen.gradient.batches import Batch
 from textgen.gradient.objectives import NextToken, State
 from textgen.processes import Processes
 from textgen.protocols import Objective, TrainingContext
+from textgen.threads import thread_count, worker_threads
 
 _TRIED_AGAIN: Final = 50  # steps, of which the first three try the ways to share out
 _Result = TypeVar("_Result")

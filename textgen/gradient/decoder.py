@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from textgen import devices
 from textgen.errors import BrokenContract
 from textgen.gradient.arrays import like_weights, to_numpy
 from textgen.protocols import Array, Ids, Tensors
+from textgen.threads import free_threads
 
 _PROBED_ROWS: Final = 5  # rows that ask for V: neither 1 nor a usual number of layers
 
@@ -149,7 +149,7 @@ class ForwardDecoder:
         if self._module.training:
             self._module.eval()
         is_on_cpu = self._device.type == "cpu"
-        with devices.free_threads(self._weights) if is_on_cpu else contextlib.nullcontext():
+        with free_threads(self._weights) if is_on_cpu else contextlib.nullcontext():
             given = self._module(ids, state)
         try:
             return check_forward(given, len(ids))

@@ -11,7 +11,6 @@ import attrs
 import torch
 from attrs.validators import ge
 
-from textgen import devices
 from textgen.data import Dataset, side_by_side
 from textgen.errors import TrainingError, UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
@@ -25,6 +24,7 @@ from textgen.gradient.plan import Plan
 from textgen.gradient.schedules import Schedule, constant
 from textgen.plugin.strict_json import COUNT, OPTIONAL_COUNT, from_json, is_number
 from textgen.protocols import Objective, Table, Tensors, TrainerState, TrainingContext
+from textgen.speed import faster_precision
 
 
 @attrs.define(eq=False)
@@ -133,7 +133,7 @@ class _Training:
         self, trainer: GradientTrainer, model: Any, data: Dataset, context: TrainingContext
     ) -> None:
         self.begun = time.perf_counter() - context.elapsed
-        devices.free_large_block()
+        _free_large_block()
         self.options, self.data, self.context = trainer.options, data, context
         options = trainer.options
         objective = NextToken() if trainer.objective is None else trainer.objective
@@ -148,9 +148,7 @@ class _Training:
         self.optimization = Optimization.of(model, options, trainer.make_optimizer)
         self.computation = Computation.of(model, first, context, objective, options.accumulate)
         self.computation.precision = (
-            devices.faster_precision(context.device)
-            if options.precision == "auto"
-            else options.precision
+            faster_precision(context.device) if options.precision == "auto" else options.precision
         )
         self.step, self.evaluated_step = 0, -1
         self.training_loss: Any = float("nan")
@@ -268,3 +266,13 @@ class _Training:
                 raise
             cause = f"it does not fit the model and the optimizers ({error})"
             raise TrainingError(cause, step=0, refuses_state=True) from error
+
+
+def _free_large_block() -> None:
+    """Free a block of almost 32 MiB, from whose size glibc learns to keep freed blocks for the next
+    step.
+
+    Until then glibc maps each block from 128 KiB on anew, page by page. No setting of the process
+    is changed.
+    """
+    torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)

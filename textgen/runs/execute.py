@@ -32,6 +32,7 @@ from textgen.runs.reading_progress import ReadingProgress
 from textgen.runs.record import is_written, write_initial_record
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import AnyObserver, Observers, TrainingLoop
+from textgen.threads import torch_threads
 
 Outcome: TypeAlias = Literal["trained", "resumed", "skipped", "interrupted"]
 """What `run` did: the run was trained, was resumed, or was there already. A training in memory may
@@ -75,7 +76,7 @@ class Execution:
                     stack.enter_context(directory.prepared(described=described))
                     stack.enter_context(self._naming_errors())
                     stack.enter_context(directory.locked())
-                stack.enter_context(devices.threads(threads))
+                stack.enter_context(torch_threads(threads))
             # else it is only read
             stack.enter_context(self._components)
             with contextlib.nullcontext() if processes is None else processes.in_turn():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import textgen
-from textgen import devices
+from textgen import threads
 from textgen.testing import check
 from textgen_huggingface import eight_bits, plugin
 
@@ -63,7 +63,7 @@ def test_the_contract_is_kept(make_pipeline, architecture):
 def test_a_layer_gives_the_same_however_many_threads_compute_it(rows):
     layer = eight_bits.EightBits.of(torch.nn.Linear(576, 1536))
     x = torch.randn(rows, 576)
-    pools = devices.worker_threads(1, each=1) + devices.worker_threads(1, each=3)
+    pools = threads.worker_threads(1, each=1) + threads.worker_threads(1, each=3)
     one, three = (pool.submit(lambda: layer(x)).result() for pool in pools)
     assert torch.equal(one, three)
     for pool in pools:
@@ -71,13 +71,13 @@ def test_a_layer_gives_the_same_however_many_threads_compute_it(rows):
 
 
 def test_a_text_is_the_same_beside_other_programs(run, monkeypatch):
-    monkeypatch.setattr(devices, "_FEW_WEIGHTS", 0)
-    monkeypatch.setattr(devices, "_MEASURED_AGAIN", 0.0)
-    (pool,) = devices.worker_threads(1, each=3)
+    monkeypatch.setattr(threads, "_FEW_WEIGHTS", 0)
+    monkeypatch.setattr(threads, "_MEASURED_AGAIN", 0.0)
+    (pool,) = threads.worker_threads(1, each=3)
     texts, seen = set(), set()
     for busy in ([3.0], [0.5], [3.0, 0.5]):
         got = itertools.cycle(busy)
-        monkeypatch.setattr(devices, "_processors_got", lambda threads, got=got: next(got))
+        monkeypatch.setattr(threads, "_processors_got", lambda threads, got=got: next(got))
         generator = textgen.load(run.path, device="cpu")
         network = generator.model.model
         network.register_forward_hook(lambda *_: seen.add(torch.get_num_threads()))

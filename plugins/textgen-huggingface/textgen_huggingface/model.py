@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from textgen import BuildContext, Fault, PipelineError, UsageError
-from textgen.devices import free_threads
 from textgen.protocols import Decoder, Tensors
+from textgen.threads import free_threads
 from textgen.tokenizers import unknown_id
 from textgen_huggingface.cache import State, cache_parts, make_cache
 from textgen_huggingface.configuration import (

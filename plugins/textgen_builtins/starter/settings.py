@@ -20,6 +20,7 @@ from textgen import devices
 from textgen.data import Dataset
 from textgen.gradient import GradientOptions
 from textgen.protocols import Ids, Table
+from textgen.speed import operations_per_second
 
 TRAINING: Final = 0.9  # share of the characters of a text that are not held out
 USED: Final = 0.8  # share of the time that is training: not starting, counting, validation
@@ -139,7 +140,7 @@ def adapting_speed() -> float:
     """Weights times tokens a second that adapters may train here, at best."""
     if devices.resolve("auto") != "cpu":
         return math.inf
-    return devices.operations_per_second() / _OPERATIONS
+    return operations_per_second() / _OPERATIONS
 
 
 def least_seconds(characters: int, weights: int, speed: float) -> float:

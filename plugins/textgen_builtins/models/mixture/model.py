@@ -164,7 +164,7 @@ def _forward_in_rows(module: Any, tokens: Ids, context: int) -> Array:
     """
     import torch
 
-    from textgen import devices
+    from textgen.threads import worker_threads
 
     rows = max(1, min(_ROWS, len(tokens) // (2 * _LEAD_TOKENS)))
     length = -(-max(0, len(tokens) - _LEAD_TOKENS) // rows)
@@ -186,7 +186,7 @@ def _forward_in_rows(module: Any, tokens: Ids, context: int) -> Array:
     if shares == 1:
         parts = [logits_of(tokens[places])]
     else:
-        threads = devices.worker_threads(shares)
+        threads = worker_threads(shares)
         made = [
             thread.submit(logits_of, tokens[part])
             for thread, part in zip(threads, np.array_split(places, shares), strict=True)
