@@ -97,6 +97,7 @@ def test_a_state_that_is_not_of_the_trainer_is_an_error_of_its_file(unfinished, 
         with pytest.raises(textgen.CorruptFileError, match="its trainer refuses it") as caught:
             textgen.run(unfinished / "pipeline.toml")
         assert caught.value.path == path
+        assert "`overwrite`" in caught.value.advice
 
     for values in ({"step": "5"}, {"optimizer": 5}):
         write(path, unfinished, {**state, "trainer": {**state["trainer"], **values}})
