@@ -233,6 +233,16 @@ def test_a_loss_that_is_no_number_names_its_trainer(tiny_pipeline):
         run_odd(tiny_pipeline(), trainer=broken(trainer(train=train)))
 
 
+def test_weights_that_are_no_numbers_name_their_trainer(tiny_pipeline):
+    def train(self, model, data, context):
+        model.load_tensors({name: array * np.nan for name, array in model.tensors().items()})
+        yield StepDone(step=1, steps=2, epoch=1, loss=2.0, tokens=10)
+        yield Evaluated(step=1, epoch=1, training_loss=2.0)
+
+    with pytest.raises(textgen.TrainingError, match=r"NaN.* after step 1 of .*trainer 'odd'"):
+        run_odd(tiny_pipeline(), trainer=broken(trainer(train=train)))
+
+
 def test_a_corpus_that_draws_another_text_each_time_is_named(tiny_pipeline):
     numbers = iter(range(100))
     corpus = Reading(lambda: iter(["to and fro " * 99, f"{next(numbers)}"]))
