@@ -154,4 +154,4 @@ def test_the_style_of_twice_the_text_takes_twice_the_time(unit):
         style_of(text)
         return time.process_time() - begun
 
-    assert spent(unit * 4 * MANY) < 3 * spent(unit * 2 * MANY) + SLACK
+    assert spent(unit * 16 * MANY) < 3 * spent(unit * 8 * MANY) + SLACK
