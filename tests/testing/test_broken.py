@@ -1,6 +1,7 @@
 """Components that break one statement of their contract are caught with that statement."""
 
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
@@ -13,6 +14,7 @@ from networks import Recurrent
 
 from textgen import Component, NoOptions, testing
 from textgen.testing import ContractFailure
+from textgen.testing.plugin import prepared
 
 pytestmark = pytest.mark.slow  # every check of every component
 
@@ -35,6 +37,23 @@ def test_what_has_all_that_a_contract_allows_is_spared_no_check(kind, made):
 def test_what_is_broken_is_caught(case):
     *_, failure = outcomes_of(case.kind, case.component, **case.given)
     assert (failure.status, failure.statement.anchor) == ("failed", case.statement)
+
+
+def test_threads_of_a_check_begin_together():
+    threads = set()  # how many there are whenever one of them calls the sampler
+
+    class Counting(StateSampler):
+        def __call__(self, logits, history):
+            if threading.current_thread() is not threading.main_thread():
+                names = [thread.name for thread in threading.enumerate()]
+                threads.add(sum(name.startswith("ThreadPoolExecutor") for name in names))
+            return super().__call__(logits, history)
+
+    with prepared("sampler", offered(Counting), plugin=LIGHT, plugins=PLUGINS) as suite:
+        for outcome in suite.outcomes():
+            if outcome.statement.anchor == "sampler-deterministic":
+                break
+    assert len(threads) == 1
 
 
 @pytest.mark.parametrize("case", PASSED, ids=lambda case: case.statement)
