@@ -18,7 +18,7 @@ from components import engine_of
 from sealing import SECRET, seal
 
 import textgen
-from textgen.files.reading import dump_vocabulary
+from textgen.files.vocabularies import dump_vocabulary
 
 FILES = ("run.json", "pipeline.toml", "tokenizer.json", "model.safetensors")
 

@@ -14,7 +14,7 @@ from small_run import record_of
 from test_damage import DAMAGE, cause
 
 import textgen
-from textgen.files.reading import dump_tensors
+from textgen.files.tensors import dump_tensors
 from textgen.plugin.nested_tables import flat
 from textgen.runs.directory import RunDirectory
 from textgen.runs.formats import Progress, signed

@@ -1,4 +1,4 @@
-"""Files that are read back against their checksums, and what they contain."""
+"""Files that are read back against their checksums: bytes and JSON."""
 
 from __future__ import annotations
 
@@ -10,14 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from textgen.errors import CorruptFileError, RunError, UsageError
-from textgen.files.opening import inside, opened, translating_corruption
-from textgen.protocols import Table, Tensors, Tokenizer
-
-VOCABULARY: Final = "tokenizer.json"
-"""The file of a run that holds its tokenizer."""
-WEIGHTS: Final = "model.safetensors"
-"""The file of a run, or of a checkpoint, that holds its weights."""
+from textgen.errors import CorruptFileError, RunError
+from textgen.files.opening import opened
 
 LARGEST: Final = 64_000_000
 """Bytes of a file that are read at most. Of tensors that are more, the header is checked first."""
@@ -46,24 +40,9 @@ def parse_json(data: bytes) -> dict[str, Any]:
     return value
 
 
-def dump_tensors(tensors: Tensors) -> bytes:
-    """Arrays by name in the safetensors format; the same arrays give the same bytes."""
-    import numpy as np
-    from safetensors.numpy import save
-
-    return save({name: np.asarray(array, order="C") for name, array in tensors.items()})
-
-
-def load_tensors(path: Path, data: bytes) -> Tensors:
-    """The arrays in safetensors bytes that came from `path`. Raises CorruptFileError."""
-    from safetensors.numpy import load
-
-    with _safetensors(path):
-        return dict(load(data))
-
-
 @contextlib.contextmanager
-def _safetensors(path: Path) -> Iterator[None]:
+def safetensors_faults(path: Path) -> Iterator[None]:
+    """Make what the library says of the safetensors in a file a CorruptFileError."""
     from safetensors import SafetensorError
 
     try:
@@ -90,7 +69,7 @@ def read_bytes(
             if size > most and tensors:
                 from safetensors import safe_open
 
-                with _safetensors(path), safe_open(path, "numpy"):
+                with safetensors_faults(path), safe_open(path, "numpy"):
                     pass
             elif size > most:
                 cause = f"it has {size:,} bytes, and such a file has at most {most:,}"
@@ -108,72 +87,6 @@ def read_bytes(
     return data
 
 
-def read_tensors(path: Path, sha256: str) -> Tensors:
-    """The arrays in a safetensors file, of whatever size. Raises CorruptFileError, RunError."""
-    return load_tensors(path, read_bytes(path, sha256, tensors=True))
-
-
-def read_weights(path: Path, sha256: str) -> Tensors:
-    """The weights in a safetensors file; float16 becomes float32.
-
-    NaN among them is damage: what computes with them could blame no file.
-    """
-    import numpy as np
-
-    tensors = {
-        name: array.astype(np.float32) if array.dtype == np.float16 else array
-        for name, array in read_tensors(path, sha256).items()
-    }
-    if name := with_nan(tensors):
-        raise CorruptFileError(path, f"{name} has values that are not numbers (NaN)")
-    return tensors
-
-
-def with_nan(tensors: Tensors) -> str:
-    """The name of an array with values that are not numbers, or ""."""
-    import numpy as np
-
-    for name, array in tensors.items():  # whose minimum needs no copy of it
-        if array.dtype.kind == "f" and array.size and np.isnan(array.min()):
-            return name
-    return ""
-
-
-def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
-    """The bytes of tokenizer.json. Raises UsageError for more than can be read back."""
-    data = (json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n").encode()
-    if len(data) > LARGEST:
-        cause = f"the vocabulary has {len(data):,} bytes, and can have {LARGEST:,}"
-        raise UsageError(f"{cause}; choose a smaller one", argument="tokenizer")
-    return data
-
-
-def read_tokenizer(tokenizer: Tokenizer, folder: Path, sha256: str) -> Tokenizer:
-    """The tokenizer that is saved in a run directory, made by one of its kind.
-
-    Raises RunError, CorruptFileError.
-    """
-    path = inside(folder, VOCABULARY)
-    return load_vocabulary(tokenizer, read_json(path, sha256), path)
-
-
-def load_vocabulary(tokenizer: Tokenizer, state: Table, path: Path) -> Tokenizer:
-    """A tokenizer with the vocabulary in the file `path`.
-
-    Raises CorruptFileError if it refuses that.
-    """
-    with translating_corruption(path, "its tokenizer refuses it"):
-        return tokenizer.from_dict(state)
-
-
-def file_states(folder: Path) -> Iterator[os.stat_result]:
-    """The state of each file under a folder. Links are not followed."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):  # removed meanwhile
-                yield os.lstat(os.path.join(parent, name))
-
-
 def json_checksum(value: Any) -> str:
     """The SHA-256 of a value as JSON, with sorted keys and nothing between them; what JSON lacks
     counts as its str.
@@ -181,10 +94,3 @@ def json_checksum(value: Any) -> str:
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
     ).hexdigest()
-
-
-def path_of(value: Any, argument: str) -> Path:
-    """A path that a caller gave. Raises UsageError for what cannot be one."""
-    if not isinstance(value, str | Path) or "\0" in str(value) or not str(value):
-        raise UsageError("expected a path", argument=argument, value=value)
-    return Path(value)

@@ -13,7 +13,7 @@ import attrs
 import tomli_w
 
 from textgen.errors import Fault, PipelineError, UsageError
-from textgen.files.reading import path_of
+from textgen.files.paths import path_of
 from textgen.messages import nearest_file, quoted
 from textgen.plugin.config_reader import Faults
 from textgen.plugin.nested_tables import flat

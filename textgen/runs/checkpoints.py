@@ -21,13 +21,8 @@ import attrs
 from textgen.errors import CorruptFileError
 from textgen.files.durable import new_folder, remove_folder, rename, write_synced
 from textgen.files.opening import inside
-from textgen.files.reading import (
-    WEIGHTS,
-    dump_tensors,
-    read_bytes,
-    read_tensors,
-    read_weights,
-)
+from textgen.files.reading import read_bytes
+from textgen.files.tensors import WEIGHTS, dump_tensors, read_tensors, read_weights
 from textgen.plugin.strict_json import read_strict_json
 from textgen.protocols import Table, Tensors, TrainerState
 from textgen.runs.formats import Manifest, Progress, TrainingState

@@ -40,7 +40,8 @@ from textgen.files.durable import (
     write_json,
 )
 from textgen.files.opening import inside
-from textgen.files.reading import path_of, read_bytes, read_json
+from textgen.files.paths import path_of
+from textgen.files.reading import read_bytes, read_json
 from textgen.messages import nearest_name
 from textgen.pipeline.raw_pipeline import RawPipeline, raw_pipeline_of
 from textgen.protocols import Table

@@ -23,7 +23,8 @@ from textgen.errors import (
     PluginWarning,
     UsageError,
 )
-from textgen.files.reading import VOCABULARY, json_checksum, load_vocabulary
+from textgen.files.reading import json_checksum
+from textgen.files.vocabularies import VOCABULARY, load_vocabulary
 from textgen.generation.generator import Generator
 from textgen.generation.sampling.chain import Chain
 from textgen.generation.scoring import stream_loss, windows_loss

@@ -14,7 +14,9 @@ import tomli_w
 
 from textgen.data import Dataset
 from textgen.errors import RunError, UsageError
-from textgen.files.reading import VOCABULARY, WEIGHTS, dump_tensors, dump_vocabulary, read_bytes
+from textgen.files.reading import read_bytes
+from textgen.files.tensors import WEIGHTS, dump_tensors
+from textgen.files.vocabularies import VOCABULARY, dump_vocabulary
 from textgen.generation.generator import Generator
 from textgen.pipeline.pipeline import Pipeline
 from textgen.pipeline.raw_pipeline import MAX_BYTES

@@ -15,7 +15,8 @@ import attrs
 from textgen.contracts.components import Components
 from textgen.errors import ContractError, Fault, PipelineError, RunError, UsageError
 from textgen.files.opening import inside
-from textgen.files.reading import VOCABULARY, WEIGHTS, read_tokenizer, read_weights
+from textgen.files.tensors import WEIGHTS, read_weights
+from textgen.files.vocabularies import VOCABULARY, read_tokenizer
 from textgen.pipeline.pipeline import Pipeline, make_pipeline, without_starts
 from textgen.pipeline.raw_pipeline import Overrides, RawPipeline, read_raw_pipeline
 from textgen.plugin.component import BuildContext, ComponentSource, RegisteredComponent

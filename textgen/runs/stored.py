@@ -17,16 +17,10 @@ import attrs
 
 from textgen.errors import CorruptFileError, Fault, PipelineError, RunError
 from textgen.files.opening import file_signature, inside
-from textgen.files.reading import (
-    VOCABULARY,
-    WEIGHTS,
-    dump_tensors,
-    file_states,
-    parse_json,
-    read_bytes,
-    read_json,
-    read_weights,
-)
+from textgen.files.paths import file_states
+from textgen.files.reading import parse_json, read_bytes, read_json
+from textgen.files.tensors import WEIGHTS, dump_tensors, read_weights
+from textgen.files.vocabularies import VOCABULARY
 from textgen.pipeline.pipeline import CHOICES, PipelineTables
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin.config_reader import ConfigReader, Faults

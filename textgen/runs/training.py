@@ -40,7 +40,7 @@ from textgen.events import (
     StepDone,
     Stop,
 )
-from textgen.files.reading import with_nan
+from textgen.files.tensors import with_nan
 from textgen.generation.scoring import perplexity
 from textgen.gradient.options import GradientOptions, Length
 from textgen.messages import byte_count

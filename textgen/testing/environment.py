@@ -15,7 +15,7 @@ import attrs
 
 from textgen.documents import DOCUMENT_END, CorpusPiece
 from textgen.errors import TextgenError
-from textgen.files.reading import read_tokenizer
+from textgen.files.vocabularies import read_tokenizer
 from textgen.pipeline.raw_pipeline import RawPipeline
 from textgen.plugin import discovery
 from textgen.plugin.component import (

@@ -11,7 +11,7 @@ import numpy as np
 
 from textgen.contracts.checks import encode_documents
 from textgen.data import Dataset
-from textgen.files.reading import dump_tensors, load_tensors
+from textgen.files.tensors import dump_tensors, load_tensors
 from textgen.generation.sampling.draw import log_softmax, to_numpy
 from textgen.protocols import Ids, Table, Tensors, TrainerState, TrainingContext
 from textgen.testing.outcomes import Violation

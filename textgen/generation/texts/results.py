@@ -18,7 +18,9 @@ from textgen import display
 from textgen.errors import CorruptFileError, RunError, TextgenError, UsageError
 from textgen.files.durable import write_atomic
 from textgen.files.opening import MALFORMED_DATA, translating_corruption
-from textgen.files.reading import dump_tensors, load_tensors, parse_json, path_of, read_bytes
+from textgen.files.paths import path_of
+from textgen.files.reading import parse_json, read_bytes
+from textgen.files.tensors import dump_tensors, load_tensors
 from textgen.pipeline.options import is_seed
 from textgen.plugin.strict_json import checked_json
 from textgen.protocols import Floats, Ids, Tensors
