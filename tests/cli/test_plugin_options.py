@@ -49,7 +49,7 @@ class Only:
 
 @hookimpl
 def textgen_samplers():
-    return [Component("only", OnlyConfig, lambda config, context: Only(config), place=5)]
+    return [Component("only", OnlyConfig, lambda config, context: Only(config), order=5)]
 '''
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ def changed(
     """The chain, with its strategy if it has one, with options by name, such as temperature=0.5.
 
     Each changes the key of the chain's last sampler that has it (`option(argument=...)`). If none
-    has it, the sampler that does joins before the first with a higher `Component.place`. Raises
+    has it, the sampler that does joins before the first with a higher `Component.order`. Raises
     UsageError with every fault.
     """
     reader, options, faults = ConfigReader(Path.cwd(), plugins), dict(options), Faults()
@@ -60,7 +59,7 @@ def changed(
         if index is None:
             if offer.kind == "strategy":
                 made = _samplers(made)
-            index = _place(made, offer)
+            index = _index_to_join(made, offer)
             made.insert(index, ConfiguredComponent(offer.canonical_name, offer, settings))
         made[index] = attrs.evolve(made[index], options=settings)
     if len(named_by := [o.name for o in given if o.kind == "strategy"]) > 1:
@@ -84,8 +83,10 @@ def named(faults: Iterable[Fault], offers: Iterable[RegisteredComponent]) -> lis
     ]
 
 
-def _place(chain: Sequence[ConfiguredComponent], offer: RegisteredComponent) -> int:
+def _index_to_join(chain: Sequence[ConfiguredComponent], offer: RegisteredComponent) -> int:
     """The index at which a sampler joins a chain."""
-    own = math.inf if offer.component.place is None else offer.component.place
-    places = (choice.offer.component.place or 0 for choice in chain)
-    return next((i for i, place in enumerate(places) if place > own), len(chain))
+    own = offer.component.order
+    for index, choice in enumerate(chain):
+        if own is not None and (choice.offer.component.order or 0) > own:
+            return index
+    return len(chain)

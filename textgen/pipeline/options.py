@@ -134,7 +134,7 @@ class RequestOptions(TextOptions):
     strategy    how the text is made of steps: a name, or a table with a `type`
 
     and the options of samplers and strategies. Each changes the option of the last sampler of the
-    run's chain that has it, or adds that sampler at its standard place; those of a strategy choose
+    run's chain that has it, or adds that sampler in its usual order; those of a strategy choose
     it. Options of plugins' samplers and strategies are given in the same way.
     """
 

@@ -228,10 +228,8 @@ class Component:
     build            `build(config, context)` makes the object; heavy imports belong inside it
     default          True for a built-in observer of every run, and for the built-in tokenizer that
                      `textgen.train` uses if none is given
-    place            where a sampler joins a chain that lacks it, for an option of a request: before
-                     those with higher places. Built-in: penalties 10, dry 13, biases 20, forms 25,
-                     top-k 40, top-p 60, min-p 70, xtc 75, temperature 80,
-                     greedy 90
+    order            where a sampler joins a chain that lacks it, for an option of a request: before
+                     those with a higher order, or at the end without one
     replaced_by      options of requests: if one is given, the sampler leaves the chain
     """
 
@@ -239,7 +237,7 @@ class Component:
     config: type
     build: Callable[[Any, BuildContext], Any]
     default: bool = False
-    place: int | None = None
+    order: int | None = None
     replaced_by: tuple[str, ...] = ()
 
     @property

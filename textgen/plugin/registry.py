@@ -123,17 +123,18 @@ class PluginSet:
         if package == UNPACKAGED:
             return "it was a plugin of a program or a file: give it again, a file by --plugin FILE"
         loaded = {offer.distribution for offer in self._offers}
-        for each in self.quarantined:
-            if each.plugin.distribution == normalized(package) not in loaded:
-                return f"it is left out: {each}"
-        if package and normalized(package) not in loaded:
+        distribution = normalized(package)
+        if package and distribution not in loaded:
+            for error in self.quarantined:
+                if error.plugin.distribution == distribution:
+                    return f"it is left out: {error}"
             return f"no plugin of {package} is loaded: is it installed, or its file given?"
         return known_names(name, {offer.name for offer in self.offers(kind)})
 
     def sampling_options(self) -> dict[str, list[RegisteredComponent]]:
         """The samplers and strategies that take each option of requests, the built-in one first."""
         offers = [*self.offers("sampler"), *self.offers("strategy")]
-        offers.sort(key=lambda offer: (not offer.is_built_in, offer.component.place or 0))
+        offers.sort(key=lambda offer: (not offer.is_built_in, offer.component.order or 0))
         found: dict[str, list[RegisteredComponent]] = {}
         for offer in offers:
             for name in offer.component.arguments():

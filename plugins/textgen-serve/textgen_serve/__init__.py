@@ -55,4 +55,4 @@ def build_sampler(config: LikelyNamesConfig, context: BuildContext) -> Sampler:
 @hookimpl
 def textgen_samplers() -> list[Component]:
     """Offer `likely-names`."""
-    return [Component("likely-names", LikelyNamesConfig, build_sampler, place=20)]
+    return [Component("likely-names", LikelyNamesConfig, build_sampler, order=20)]

@@ -14,20 +14,20 @@ def textgen_samplers() -> list[Component]:
     """Offer the samplers, in their usual order."""
     links = partial(lazily, "samplers.links")
     return [
-        Component("penalties", configs.PenaltiesConfig, links("penalties"), place=10),
-        Component("dry", configs.DryConfig, lazily("samplers.repetition", "dry"), place=13),
-        Component("logit-bias", configs.LogitBiasConfig, links("logit_bias"), place=20),
-        Component("format", configs.FormatConfig, lazily("samplers.format"), place=25),
-        Component("top-k", configs.TopKConfig, links("top_k"), place=40),
-        Component("top-p", configs.TopPConfig, links("top_p"), place=60),
-        Component("min-p", configs.MinPConfig, links("min_p"), place=70),
-        Component("xtc", configs.XtcConfig, links("xtc"), place=75),
-        Component("temperature", configs.TemperatureConfig, links("temperature"), place=80),
+        Component("penalties", configs.PenaltiesConfig, links("penalties"), order=10),
+        Component("dry", configs.DryConfig, lazily("samplers.repetition", "dry"), order=13),
+        Component("logit-bias", configs.LogitBiasConfig, links("logit_bias"), order=20),
+        Component("format", configs.FormatConfig, lazily("samplers.format"), order=25),
+        Component("top-k", configs.TopKConfig, links("top_k"), order=40),
+        Component("top-p", configs.TopPConfig, links("top_p"), order=60),
+        Component("min-p", configs.MinPConfig, links("min_p"), order=70),
+        Component("xtc", configs.XtcConfig, links("xtc"), order=75),
+        Component("temperature", configs.TemperatureConfig, links("temperature"), order=80),
         Component(
             "greedy",
             configs.GreedyConfig,
             links("greedy"),
-            place=90,
+            order=90,
             replaced_by=("temperature",),
         ),
     ]
