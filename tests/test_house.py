@@ -10,6 +10,7 @@ import pytest
 from commands import run_python
 
 import textgen
+from textgen import testing
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "numpy", "tqdm", "safetensors", "array_api_compat"}
@@ -117,6 +118,20 @@ def test_nothing_is_too_long_to_read():
             if (node.end_lineno or 0) - node.lineno + 1 - documented > 60:
                 long.append(f"{path}:{node.lineno}")
     assert long == []
+
+
+def test_the_engine_names_no_component():
+    offers = testing.isolated_plugins().offers()
+    names = {offer.name for offer in offers if offer.kind not in ("command", "run")}
+    assert {"rnn", "char", "temperature"} < names
+    names -= {"progress"}  # also a part of a checkpoint
+    partners = ROOT / "textgen/testing/partners.py"
+    naming = [
+        f"{path}:{node.lineno}: {node.value}"
+        for path, node in nodes("textgen")
+        if isinstance(node, ast.Constant) and node.value in names and path != partners
+    ]
+    assert naming == []
 
 
 PAGE = (ROOT / "docs/hooks.md").read_text(encoding="utf-8")

@@ -256,7 +256,11 @@ def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters():
     [
         ({"model": torch.nn.Linear}, "model", "is the class Linear itself, and must be an"),
         ({"tokenizer": object()}, "tokenizer", "is of type object, which has no method 'fit'"),
-        ({"corpus": __file__}, "corpus", "this names a file; give .*type.*file.*test_objects.py"),
+        (
+            {"corpus": __file__},
+            "corpus",
+            "this names a file; give Path.*test_objects.py.*read_text",
+        ),
         ({"trainer": torch.optim.SGD(Net().parameters())}, "trainer", "no method 'train'"),
         ({"model": "rmn"}, "model.type", r"no model is called 'rmn'; did you mean 'rnn'\?"),
         ({"data": {"window": 5}}, "data.window", "unknown key; did you mean 'windows'"),

@@ -30,7 +30,7 @@ class StepDone:
                     steps: those before the learning rate decays. The state after them is kept,
                     and a finished run is trained on from it. None or 0 if there is no such state
     evaluates       whether an Evaluated of this step comes next. Checkpoints of the step wait for
-                    it, since it may change the model, as it fits the gate of a mixture
+                    it, since it may change the model
 
     A trainer may give `loss` and `gradient_norm` as tensors of one element. They stay on the device
     until an observer reads the attribute, which then waits for the device; the engine reads the

@@ -28,7 +28,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """The known name most like `name`; "" where none is like it.
 
-    The beginning of a name stands for it, as "temp" for "temperature": letter by letter the two are
+    The beginning of a name stands for it, as "temp" for "template": letter by letter the two are
     not much alike.
     """
     known = list(known)

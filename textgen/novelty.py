@@ -149,7 +149,9 @@ class DistinctTexts:
         self.failed += 1
         if self.failed == TRIES:
             cause = f"none of {TRIES} more texts is distinct from the {len(self._seen):,} before"
-            remedy = "fewer come than were asked for; a higher temperature gives more"
+            remedy = (
+                "fewer come than were asked for; samplers that leave out fewer tokens give more"
+            )
             warnings.warn(f"{cause}; {remedy}", stacklevel=3)
         return False
 

@@ -21,7 +21,7 @@ from textgen.messages import nearest
 _HELP: Final = """\
 Type a prompt, and the model continues it. Enter alone begins a new text, and
 Ctrl-C ends one. A prompt that begins with "/" is written with "//".
-  /set KEY=VALUE   change an option: /set temperature=0.5, /set stop="\\n"
+  /set KEY=VALUE   change an option: /set max_new_tokens=50, /set stop="\\n"
   /set KEY=        back to the run's own
   /set seed=N      another seed; each prompt gets the next index of the seed,
                    and /set seed=N begins at the first
@@ -98,7 +98,7 @@ class Session:
         name = key.replace("-", "_")  # as the API or as the command has it
         if not equals or name not in self.table:
             hint = nearest(name, self.table) or "textgen generate --help lists what can be set"
-            raise UsageError(f"expected /set OPTION=VALUE, as in /set temperature=0.5; {hint}")
+            raise UsageError(f"expected /set OPTION=VALUE, as in /set max_new_tokens=50; {hint}")
         options = {each: value for each, value in self.options.items() if each != name}
         if text:
             options[name] = parse_value(name, self.table[name].type, text)

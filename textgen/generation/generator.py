@@ -33,17 +33,8 @@ from textgen.generation.scheduling.async_streams import (
 from textgen.generation.scheduling.prompt_cache import PromptCache
 from textgen.generation.scheduling.scheduler import Scheduler
 from textgen.generation.scheduling.streams import TextStream
-from textgen.generation.scoring import (
-    TextScore,
-    TokenScores,
-    predictions,
-    prompt_logprobs,
-)
-from textgen.generation.texts.prompts import (
-    EncodedPrompt,
-    check_prompt,
-    text_pieces,
-)
+from textgen.generation.scoring import TextScore, TokenScores, predictions, prompt_logprobs
+from textgen.generation.texts.prompts import EncodedPrompt, check_prompt, text_pieces
 from textgen.generation.texts.request import (
     Prompt,
     Request,
@@ -150,7 +141,7 @@ class Generator(RequestChecker):
         strategy makes of several lanes counts as many; one of more than `batch_size` runs alone.
 
         Continuation j of prompt i is that of `generate` with `index + i * n + j`. A prompt with
-        options of its own is a mapping: `{"prompt": "The door", "temperature": 0.5}`. A time limit
+        options of its own is a mapping: `{"prompt": "The door", "max_new_tokens": 5}`. A time limit
         holds for all of them together.
 
         Prompts in a list or a tuple are checked at once, with the errors of `generate`; others are

@@ -19,7 +19,7 @@ from textgen.protocols import Table
 def changed(
     chain: Sequence[ConfiguredComponent], options: Table, plugins: ComponentSource
 ) -> list[ConfiguredComponent]:
-    """The chain, with its strategy if it has one, with options by name, such as temperature=0.5.
+    """The chain, with its strategy if it has one, with the options of a request by name.
 
     Each changes the key of the chain's last sampler that has it (`option(argument=...)`). If none
     has it, the sampler that does joins before the first with a higher `Component.order`. Raises

@@ -86,7 +86,7 @@ def _part(kind: str, given: Any) -> Any:
 def _corpus(value: Any) -> Any:
     """A text as a corpus; a list of texts as documents; any other value as it is."""
     if isinstance(value, str | os.PathLike) and os.path.isfile(value):
-        advice = f'give {{"type": "file", "path": {os.fspath(value)!r}}}'
+        advice = f"give Path({os.fspath(value)!r}).read_text(), or the table of a corpus"
         cause = "a text is expected, and this names a file"
         raise UsageError(cause, argument="corpus", suggestion=advice)
     if isinstance(value, str):

@@ -42,7 +42,7 @@ def check_named(
     """
     options, offers = read_raw_pipeline({}, values).tables, _matching(name, plugins)
     if bare := [key for key, table in options.items() if not isinstance(table, Mapping)]:
-        raise UsageError(f"--set takes NAME.KEY=VALUE, as in top-k.k=3, and got {bare[0]}")
+        raise UsageError(f"--set takes NAME.KEY=VALUE, and got {bare[0]}")
     start = pipeline.pop("start", None)
     tables = {key: _table(text) for key, text in pipeline.items() if text is not None}
     if start is not None:

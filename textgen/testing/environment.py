@@ -30,6 +30,7 @@ from textgen.plugin.config_reader import ConfigReader
 from textgen.plugin.registry import PluginSet
 from textgen.protocols import Table
 from textgen.testing.outcomes import Skip
+from textgen.testing.partners import CHARACTERS
 from textgen.testing.process import TIME_LIMIT
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -178,7 +179,7 @@ class Subject:
         """The tokenizer that was given, or that of characters, fitted on the pieces; or that of a
         run.
         """
-        table = self.pipeline.get("tokenizer", {"type": "char"})
+        table = self.pipeline.get("tokenizer", CHARACTERS)
         made = self.other("tokenizer", table)
         if (start := table.get("start")) is not None:
             return read_tokenizer(made, start.path, start.tokenizer)

@@ -18,14 +18,9 @@ from textgen.errors import TextgenError
 from textgen.generation.sampling.draw import to_numpy
 from textgen.protocols import Ids, Tensors
 from textgen.testing.outcomes import Skip, Violation, shown
+from textgen.testing.partners import DESCENT
 from textgen.testing.process import KEPT_BYTES, check_memory, in_threads, seeds
-from textgen.testing.training import (
-    SGD,
-    TrainingSuite,
-    differing,
-    is_torch_module,
-    written_and_read,
-)
+from textgen.testing.training import TrainingSuite, differing, is_torch_module, written_and_read
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
@@ -58,7 +53,7 @@ class ModelSuite(TrainingSuite):
 
     @cached_property
     def trained(self) -> Any:
-        for table in self.tables("trainer", SGD):
+        for table in self.tables("trainer", DESCENT):
             assert table is not None
             trainer = self.other("trainer", table, tokenizer=self.tokenizer)
             with contextlib.suppress(TextgenError):

@@ -11,6 +11,7 @@ import numpy as np
 from textgen.errors import UsageError
 from textgen.gradient import GradientOptions
 from textgen.testing.outcomes import Skip, Violation
+from textgen.testing.partners import SMALL_NETWORK
 from textgen.testing.training import TrainingSuite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -108,7 +109,7 @@ class ObjectiveSuite(TrainingSuite):
 
     def _model(self) -> Any:
         """A new model without dropout."""
-        table = self.pipeline.get("model", {"type": "rnn"})
+        table = self.pipeline.get("model", SMALL_NETWORK)
         return self.other("model", table, tokenizer=self.tokenizer).eval()
 
     def _sum(self, objective: Any, model: Any, batch: Any, state: Any = None) -> float:

@@ -20,9 +20,10 @@ from textgen.events import Checkpointed, Evaluation, RunFinished, RunStarted, St
 from textgen.protocols import Table
 from textgen.testing.environment import close
 from textgen.testing.outcomes import Violation
+from textgen.testing.partners import CHARACTERS, DESCENT, SMALL_NETWORK, STORY
 from textgen.testing.process import check_memory, no_thread_left, watched
 from textgen.testing.suite import Suite
-from textgen.testing.training import SMALL_RNN, differing
+from textgen.testing.training import differing
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
@@ -33,10 +34,10 @@ _KEPT_BYTES: Final = 80.0  # that may be kept of a step: its number and loss, fo
 _PATIENCE: Final = 1 / 12  # of the time limit: what training may wait for one that computes nothing
 _PIPELINE: Final[Table] = {
     "device": "cpu",
-    "corpus": {"type": "story"},
-    "tokenizer": {"type": "char"},
-    "model": {"type": "rnn", "hidden_size": 8},
-    "trainer": {"type": "sgd"},
+    "corpus": STORY,
+    "tokenizer": CHARACTERS,
+    "model": SMALL_NETWORK,
+    "trainer": {"type": DESCENT["type"]},
 }
 _ENGINE_FILES: Final = (
     "pipeline.toml",
@@ -125,7 +126,7 @@ class ObserverSuite(Suite):
         """Memory of an observer that is shown many steps."""
         directory = self._directory()
         observer = self.new(directory=directory)
-        model = self.other("model", SMALL_RNN, tokenizer=self.tokenizer)
+        model = self.other("model", SMALL_NETWORK, tokenizer=self.tokenizer)
         begin, *_ = _events(directory, model, 0, 0, True, "finished")
         observer.observe(begin)
 
@@ -160,7 +161,7 @@ class ObserverSuite(Suite):
         """
         directory = directory or self._directory()
         observer = self.new(directory=directory, console=console)
-        model = self.other("model", SMALL_RNN, tokenizer=self.tokenizer)
+        model = self.other("model", SMALL_NETWORK, tokenizer=self.tokenizer)
         weights = copy.deepcopy(model.tensors())
         for event in _events(directory, model, first, last, held_out, status):
             call = f"observe({type(event).__name__} of step {event.step})"

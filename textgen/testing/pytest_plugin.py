@@ -40,13 +40,15 @@ def tiny_corpus(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_pipeline(tiny_corpus: Path) -> dict[str, Any]:
     """A pipeline over `tiny_corpus` that trains in well under a second. Change it as you need."""
+    from textgen.testing.partners import CHARACTERS, DESCENT, FILE, SMALL_NETWORK
+
     return {
         "device": "cpu",
-        "corpus": {"type": "file", "path": str(tiny_corpus)},
-        "tokenizer": {"type": "char"},
+        "corpus": {**FILE, "path": str(tiny_corpus)},
+        "tokenizer": {**CHARACTERS},
         "data": {"window_length": 16},
-        "model": {"type": "rnn", "hidden_size": 8},
-        "trainer": {"type": "sgd", "length": "1 epoch", "batch_size": 16},
+        "model": {**SMALL_NETWORK},
+        "trainer": {**DESCENT},
         "sampler": [],
         "observer": [],
         "generate": {"max_new_tokens": 10},

@@ -20,6 +20,7 @@ from textgen.protocols import Table
 from textgen.runs.loading import check_models
 from textgen.testing.environment import TEXT
 from textgen.testing.outcomes import Skip, Violation
+from textgen.testing.partners import DESCENT, FEW_TOKENS, FLATTER, SMALL_NETWORK
 from textgen.testing.process import KEPT_BYTES, check_memory, in_threads
 from textgen.testing.suite import Suite
 
@@ -29,8 +30,8 @@ REQUESTS: Final[list[dict[str, Any]]] = [
     {"prompt": "The ", "max_new_tokens": 12, "index": 0},
     {"prompt": "", "max_new_tokens": 30, "index": 3},
     {"prompt": "the river", "max_new_tokens": 20, "stop": ["e ", "on"], "index": 5},
-    {"prompt": "The ", "max_new_tokens": 24, "index": 1, "temperature": 2.0},
-    {"prompt": "a", "max_new_tokens": 16, "index": 2, "top_k": 3, "repetition_penalty": 1.3},
+    {"prompt": "The ", "max_new_tokens": 24, "index": 1, **FLATTER},
+    {"prompt": "a", "max_new_tokens": 16, "index": 2, **FEW_TOKENS},
     {"prompt": "a", "max_new_tokens": 1, "index": 4},
 ]
 """Texts of different lengths, chains and ends."""
@@ -56,8 +57,8 @@ class TextSuite(Suite):
             run = Engine(self.plugins).train(
                 corpus=TEXT * 2,
                 tokenizer=self.tokenizer,
-                model={"type": "rnn", "hidden_size": 16},
-                trainer={"type": "sgd", "length": "1 epoch"},
+                model={**SMALL_NETWORK, "hidden_size": 16},
+                trainer={"type": DESCENT["type"], "length": "1 epoch"},
                 device="cpu",
             )
         return attrs.evolve(run.generator, defaults={"unknown_characters": "skip"})

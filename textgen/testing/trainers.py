@@ -15,9 +15,9 @@ from textgen.events import Evaluated, StepDone
 from textgen.protocols import Table, TrainerState, TrainingContext
 from textgen.testing.environment import close
 from textgen.testing.outcomes import Skip, Violation
+from textgen.testing.partners import SMALL_NETWORK
 from textgen.testing.process import seeds
 from textgen.testing.training import (
-    SMALL_RNN,
     Training,
     TrainingSuite,
     differing,
@@ -42,7 +42,7 @@ class TrainerSuite(TrainingSuite):
     def model(self) -> Table:
         """The table of a model that it trains."""
         refusals = []
-        for table in self.tables("model", SMALL_RNN):
+        for table in self.tables("model", {**SMALL_NETWORK, "dropout": 0.1}):
             assert table is not None
             model = self.other("model", table, tokenizer=self.tokenizer)
             context = TrainingContext(seed=0, device="cpu")

@@ -13,14 +13,12 @@ from textgen.contracts.checks import encode_documents
 from textgen.data import Dataset
 from textgen.files.tensors import dump_tensors, load_tensors
 from textgen.generation.sampling.draw import log_softmax, to_numpy
-from textgen.protocols import Ids, Table, Tensors, TrainerState, TrainingContext
+from textgen.protocols import Ids, Tensors, TrainerState, TrainingContext
 from textgen.testing.outcomes import Violation
 from textgen.testing.suite import Suite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
-SMALL_RNN: Final[Table] = {"type": "rnn", "hidden_size": 8, "dropout": 0.1}
-SGD: Final[Table] = {"type": "sgd", "length": "1 epoch", "batch_size": 16}
 _TOKENS: Final = 1800
 _HELD_OUT: Final = 200
 _WINDOW: Final = 16
