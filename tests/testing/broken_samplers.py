@@ -1,7 +1,6 @@
 """Samplers and strategies that break one statement of their contract each."""
 
 import random
-import time
 
 import numpy as np
 from checking import NOISE, NUMBERS, broken
@@ -86,8 +85,6 @@ SAMPLERS = [
     broken("sampler-values", "forbidden comes back", Sampler, **call(lambda x: x.clip(-100))),
     broken("sampler-deterministic", "a counter", Sampler,
            **call(lambda logits: logits / (1 + next(NUMBERS)))),
-    broken("sampler-deterministic", "the hour", Sampler,
-           **call(lambda logits: logits / (1 + time.localtime().tm_hour))),
     broken("sampler-rows", "more than 8 rows", Sampler,
            **call(lambda logits: logits / (2 if len(logits) < 9 else 3))),
     broken("sampler-rows", "another row's random number", StateSampler,

@@ -64,7 +64,6 @@ CORPORA = [
            read=lambda self: map(str, NOISE.permutation(50))),
     broken("corpus-again", "the sixth time", Corpus, times=itertools.count(),
            read=lambda self: iter(["Enough." if next(self.times) > 5 else "Again, please."])),
-    broken("corpus-again", "the clock", Corpus, **reading(lambda: f"{time.localtime().tm_hour}")),
     broken("corpus-sources", "a file that is not named", Corpus, sources=lambda self: [__file__],
            **reading(HIDDEN.read_text)),
     broken("corpus-sources", "no file", Corpus, sources=lambda self: ["x.txt"]),

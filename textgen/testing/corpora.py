@@ -15,7 +15,7 @@ from textgen.contracts.checks import read_pieces
 from textgen.documents import DOCUMENT_END
 from textgen.errors import CorpusError
 from textgen.testing.outcomes import Skip, Violation
-from textgen.testing.process import later, watched
+from textgen.testing.process import watched
 from textgen.testing.suite import Suite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -55,18 +55,18 @@ class CorpusSuite(Suite):
         corpus = self.new()
         size = sum(len(piece) for piece in self._read(corpus) if isinstance(piece, str))
         first = self._digest(corpus)
-        for which, other in (
-            ("a second time", corpus),
-            ("from a corpus built anew", self.new()),
-            *[("a third time or later", corpus)] * (_TIMES if size < _MAX_REREAD_CHARACTERS else 0),
-            ("at another time of day", corpus),
-        ):
-            with later() if "day" in which else contextlib.nullcontext():
-                again = self._digest(other)
-            is_empty = again == _hash([])
-            if is_empty or again != first:
-                what = "no text {}; is its iterator used up?" if is_empty else "another text {}"
-                raise Violation(f"read() gave {what.format(which)}")
+        self._check_same(first, corpus, "a second time")
+        self._check_same(first, self.new(), "from a corpus built anew")
+        if size < _MAX_REREAD_CHARACTERS:
+            for _ in range(_TIMES):
+                self._check_same(first, corpus, "a third time or later")
+
+    def _check_same(self, first: str, corpus: Any, when: str) -> None:
+        again = self._digest(corpus)
+        if again == _hash([]):
+            raise Violation(f"read() gave no text {when}; is its iterator used up?")
+        if again != first:
+            raise Violation(f"read() gave another text {when}")
 
     def corpus_sources(self) -> None:
         corpus = self.new()

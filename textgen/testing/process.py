@@ -46,7 +46,6 @@ _MORE_CALLS: Final = 4  # times as many are made of what has grown
 _MEMORY_SECONDS: Final = 1.0  # of a processor, that a part may take
 _FEWEST_CALLS: Final = 10  # of a part, however long they take
 _NOISE_BYTES: Final = 16_000  # by which memory may grow in a part that was cut short
-_CLOCK_SHIFT_HOURS: Final = 23  # hours
 _State = tuple[str, Callable[[], Any], Callable[[Any], object]]
 
 
@@ -271,22 +270,6 @@ def _watch() -> None:
             deeds.see(event, given)
 
     sys.addaudithook(see)
-
-
-@contextlib.contextmanager
-def later() -> Iterator[None]:
-    """Another hour and another day, by local time. Not on Windows."""
-    hours = round(time.localtime().tm_gmtoff / 3600)
-    hours += _CLOCK_SHIFT_HOURS if hours < 0 else -_CLOCK_SHIFT_HOURS
-    with mock.patch.dict(os.environ, TZ=f"LATER{-hours:+d}"):
-        _read_zone()
-        yield
-    _read_zone()
-
-
-def _read_zone() -> None:
-    if hasattr(time, "tzset"):
-        time.tzset()
 
 
 @contextlib.contextmanager

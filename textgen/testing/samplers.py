@@ -18,7 +18,7 @@ from textgen.generation.sampling.draw import to_numpy
 from textgen.generation.sampling.history import SequenceHistory, UnannouncedError
 from textgen.protocols import Array
 from textgen.testing.outcomes import Violation, shown
-from textgen.testing.process import in_threads, later
+from textgen.testing.process import in_threads
 from textgen.testing.texts import TextSuite
 
 __tracebackhide__ = True  # pytest shows the test and the code of the component
@@ -91,8 +91,7 @@ class SamplerSuite(TextSuite):
         for logits, rows in self._examples():
             first = self._given(logits, rows)
             self._call(logits[::-1] / 2, rows)
-            with later():
-                again = self._given(logits, rows)
+            again = self._given(logits, rows)
             anew = self.new(training=False)(logits.copy(), self.chain.links[0].view(rows))
             for made in (again, to_numpy(anew)):
                 if not np.array_equal(first, made, equal_nan=True):
