@@ -5,7 +5,6 @@ bounded memory.
 import asyncio
 import contextlib
 import gc
-import itertools
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -213,7 +212,7 @@ def test_a_closed_generator_makes_nothing_more(finished_run):
     watcher, generator = watched(finished_run)
     endless = {"max_new_tokens": None, "stop": "never"}
     stream = generator.stream("the ", **endless)
-    many = generator.generate_many(itertools.repeat("the "), batch_size=2, max_new_tokens=5)
+    many = generator.generate_many(["the "] * 50, batch_size=2, max_new_tokens=5)
     next(stream)
     next(many)
 
