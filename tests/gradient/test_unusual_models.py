@@ -16,7 +16,7 @@ from textgen import UsageError
 from textgen.data import Dataset
 from textgen.events import StepDone
 from textgen.gradient import GradientModel, GradientOptions, GradientTrainer, NextToken
-from textgen.gradient.computing import Computation
+from textgen.gradient.data_parallel import DataParallelStep
 from textgen.processes import Processes
 from textgen.protocols import TrainingContext
 
@@ -81,9 +81,9 @@ def test_a_parameter_that_some_workers_rows_use_has_their_gradients():
     for threads in (1, 2):
         model = Experts()
         context = attrs.evolve(CONTEXT, threads=threads)
-        computation = Computation.of(model, (windows,), context, NextToken())
-        with contextlib.closing(computation):
-            computation.run(functools.partial(computation.gradients, (windows,), None, (0, 0)))
+        parallel_step = DataParallelStep.of(model, (windows,), context, NextToken())
+        with contextlib.closing(parallel_step):
+            parallel_step.run(functools.partial(parallel_step.gradients, (windows,), None, (0, 0)))
         found.append([p.grad for p in model.parameters()])
     torch.testing.assert_close(found[0], found[1])
     assert all(gradient.abs().sum() > 0 for gradient in found[0])

@@ -16,7 +16,7 @@ from textgen.errors import TrainingError, UsageError
 from textgen.events import Evaluated, StepDone, TrainingEvent
 from textgen.files.opening import MALFORMED_DATA
 from textgen.gradient.arrays import like_weights, to_numpy
-from textgen.gradient.computing import Computation
+from textgen.gradient.data_parallel import DataParallelStep
 from textgen.gradient.objectives import HeldOut, NextToken, State
 from textgen.gradient.optimization import MakeOptimizer, Optimization
 from textgen.gradient.options import GradientOptions
@@ -79,7 +79,7 @@ class GradientTrainer:
             self._training, self._loaded = training, None
             yield from training.events()
         finally:
-            training.computation.close()
+            training.parallel_step.close()
 
     def state(self) -> TrainerState:
         """The position, the decisions, the states of the optimizers, and the carried state; or the
@@ -95,7 +95,7 @@ class GradientTrainer:
         """
         if self._training is None:
             return {}
-        model = self._training.computation.replicas[0]
+        model = self._training.parallel_step.replicas[0]
         with self._training.optimization.evaluating() as is_averaged:
             made: Tensors = getattr(model, "published", model.tensors if is_averaged else dict)()
             return {name: array.copy() for name, array in made.items()}
@@ -146,8 +146,10 @@ class _Training:
             0.8 * len(data.validation) / first[0].size,  # forward, but with its past
         )
         self.optimization = Optimization.of(model, options, trainer.make_optimizer)
-        self.computation = Computation.of(model, first, context, objective, options.accumulate)
-        self.computation.precision = (
+        self.parallel_step = DataParallelStep.of(
+            model, first, context, objective, options.accumulate
+        )
+        self.parallel_step.precision = (
             faster_precision(context.device) if options.precision == "auto" else options.precision
         )
         self.step, self.evaluated_step = 0, -1
@@ -157,7 +159,7 @@ class _Training:
 
     def events(self) -> Iterator[TrainingEvent]:
         """Train to the end."""
-        plan, run = self.plan, self.computation.run
+        plan, run = self.plan, self.parallel_step.run
         while True:
             if plan.is_due(self.step, self.evaluated_step):
                 self.evaluated_step = self.step
@@ -172,13 +174,13 @@ class _Training:
 
     def _evaluated(self) -> Evaluated:
         """Measure the held-out data."""
-        computation, options, data = self.computation, self.options, self.data
-        context = getattr(computation.replicas[0], "context_length", None)
+        parallel_step, options, data = self.parallel_step, self.options, self.data
+        context = getattr(parallel_step.replicas[0], "context_length", None)
         batches, objective = side_by_side(data.validation, options.batch_size, context), None
         with self.optimization.evaluating():
-            loss = computation.mean(batches, HeldOut(data.window_length))
-            if own := getattr(computation.objective, "validation", None):
-                objective = computation.mean(own(data, options), computation.objective)
+            loss = parallel_step.mean(batches, HeldOut(data.window_length))
+            if own := getattr(parallel_step.objective, "validation", None):
+                objective = parallel_step.mean(own(data, options), parallel_step.objective)
         return Evaluated(
             step=self.step,
             epoch=(self.step - 1) // self.batches.per_epoch + 1,
@@ -195,7 +197,7 @@ class _Training:
         batch = self.batches.batch(epoch, number)
         keeps = self.options.order == "streams"
         carried = self.carried if keeps and number else None
-        made = self.computation.gradients(
+        made = self.parallel_step.gradients(
             batch,
             carried,
             (self.context.seed, step),
@@ -226,7 +228,7 @@ class _Training:
             step=self.step,
             training_loss=float(self.training_loss),
             evaluated_step=self.evaluated_step,
-            precision=self.computation.precision,
+            precision=self.parallel_step.precision,
             length=self.options.length,
             steps=self.plan.steps,
             steps_before_decay=self.plan.steps_before_decay,
@@ -245,8 +247,8 @@ class _Training:
         if position.length == self.options.length and position.steps is not None:
             self.plan.decide(position.steps, position.steps_before_decay)
         if self.options.precision == "auto":
-            self.computation.precision = position.precision
-        arrays, model = dict(state.arrays), self.computation.replicas[0]  # in any order
+            self.parallel_step.precision = position.precision
+        arrays, model = dict(state.arrays), self.parallel_step.replicas[0]  # in any order
         carried = list[torch.Tensor]()
         while (part := arrays.pop(f"carried.{len(carried)}", None)) is not None:
             tensor = torch.from_numpy(part.copy())

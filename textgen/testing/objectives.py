@@ -65,7 +65,7 @@ class ObjectiveSuite(TrainingSuite):
 
     def objective_sums(self) -> None:
         """Sums of whole batches, of their rows, and of the same batches again by one object."""
-        from textgen.gradient.computing import summed
+        from textgen.gradient.data_parallel import summed
 
         model, objective, sums = self._model(), self.new(), []
         for batch in self._batches():
@@ -88,7 +88,7 @@ class ObjectiveSuite(TrainingSuite):
     def objective_falls(self) -> None:
         import torch
 
-        from textgen.gradient.computing import summed
+        from textgen.gradient.data_parallel import summed
 
         model, objective = self._model(), self.new()
         if (batch := next(filter(objective.count, self._batches()), None)) is None:
@@ -113,7 +113,7 @@ class ObjectiveSuite(TrainingSuite):
         return self.other("model", table, tokenizer=self.tokenizer).eval()
 
     def _sum(self, objective: Any, model: Any, batch: Any, state: Any = None) -> float:
-        from textgen.gradient.computing import summed
+        from textgen.gradient.data_parallel import summed
 
         made = summed(objective, model, batch, state, "cpu")[0].item()
         if not np.isfinite(made):

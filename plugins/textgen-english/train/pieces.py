@@ -65,7 +65,7 @@ class _Training:
     data: Dataset
     context: TrainingContext
     pieces: Pieces
-    computation: Any
+    parallel_step: Any
     optimization: Any = None
     step: int = 0
     stable: int = 0
@@ -88,7 +88,7 @@ class _Training:
         if self.carried is not None:
             keep = self.carried[0].new_tensor(~begins)[:, None]
             self.carried = tuple(part * keep for part in self.carried)
-        made = self.computation.gradients(
+        made = self.parallel_step.gradients(
             (windows,), self.carried, (self.context.seed, self.step), keeps_state=True
         )
         self.step, self.carried = self.step + 1, made.state
@@ -115,7 +115,7 @@ class _Training:
         from textgen.gradient.objectives import HeldOut
 
         batches = side_by_side(self.data.validation, self.config.batch_size)
-        return self.computation.mean(batches, HeldOut(self.data.window_length))
+        return self.parallel_step.mean(batches, HeldOut(self.data.window_length))
 
     def state(self) -> TrainerState:
         """The state that `restore` continues from."""
@@ -148,7 +148,7 @@ class PiecesTrainer:
     def train(self, model: Any, data: Dataset, context: TrainingContext) -> Iterator[Any]:
         """Train until the time is over."""
         from textgen.gradient import NextToken
-        from textgen.gradient.computing import Computation
+        from textgen.gradient.data_parallel import DataParallelStep
         from textgen.gradient.optimization import Optimization
 
         tokens, size = data.training, self.config.batch_size
@@ -156,9 +156,9 @@ class PiecesTrainer:
         nothing = np.zeros((2, size), np.int64)
         pieces = Pieces(tokens, starts, context.seed, 0, *nothing)
         first = np.zeros((size, data.window_length + 1), np.int64)
-        computation = Computation.of(model, (first,), context, NextToken())
-        computation.precision = self.config.precision
-        training = _Training(self.config, data, context, pieces, computation)
+        parallel_step = DataParallelStep.of(model, (first,), context, NextToken())
+        parallel_step.precision = self.config.precision
+        training = _Training(self.config, data, context, pieces, parallel_step)
         make_optimizer = self.adamw.make_optimizer
         training.optimization = Optimization.of(model, self.config, make_optimizer)
         if self.loaded is not None:
@@ -166,19 +166,19 @@ class PiecesTrainer:
         self.training, self.loaded = training, None
         try:
             while True:
-                done = computation.run(training.advance)
+                done = parallel_step.run(training.advance)
                 yield done
                 if done.evaluates:
                     yield Evaluated(
                         step=done.step,
                         epoch=done.epoch,
                         training_loss=done.loss,
-                        validation_loss=computation.run(training.validation_loss),
+                        validation_loss=parallel_step.run(training.validation_loss),
                     )
                 if done.step == done.steps:
                     return
         finally:
-            computation.close()
+            parallel_step.close()
 
     def state(self) -> TrainerState:
         """The position, the states of the rows and of the optimizer."""

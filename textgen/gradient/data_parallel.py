@@ -50,7 +50,7 @@ class Gradients:
 
 
 @attrs.define(eq=False)
-class Computation:
+class DataParallelStep:
     """A module, its replicas that share the parameters, and the thread of each.
 
     Gradients add up in a fixed order, so it does not matter to them in which threads they came.
