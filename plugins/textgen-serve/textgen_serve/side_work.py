@@ -30,7 +30,8 @@ class SideWork:
     async def answer(self, exchange: Exchange, function: Callable[[IsGone], Any]) -> None:
         """Send what a function returns as JSON. It may ask whether the client is gone.
 
-        This ends once the function has. Raises ClientGone where the client goes before its turn.
+        This ends once the function has. Raises ClientGone where the client goes before its turn,
+        and what the function raises.
         """
         turn = self._turns[exchange.client]
         await exchange.while_connected(_acquired(turn))

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 
 from textgen import CopyFinder, Generator, TextgenError
-from textgen_serve.errors import ApiError, logger
+from textgen_serve.errors import ApiError, ClientGone, logger
 from textgen_serve.logprobs import Spelling
 
 WORD: Final = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
@@ -46,16 +46,23 @@ class Wider:
     generator: Generator
     _known: dict[str, list[Word]] = attrs.field(factory=dict, init=False)
 
-    def words(self, paragraph: str) -> list[Word]:
-        """The words of a paragraph, with what each surprises after those before it."""
+    def words(self, paragraph: str, is_gone: Callable[[], bool]) -> list[Word]:
+        """The words of a paragraph, with what each surprises after those before it.
+
+        Raises ClientGone once `is_gone` gives true.
+        """
         if (found := self._known.get(paragraph)) is None:
             if len(self._known) >= _KEPT_PARAGRAPHS:
                 self._known.clear()
-            found = self._known[paragraph] = list(self._scored(paragraph))
+            found = self._known[paragraph] = list(self._scored(paragraph, is_gone))
         return found
 
-    def _scored(self, text: str) -> Iterator[Word]:
-        blocks = [*self.generator.score_tokens(iter([text]))]
+    def _scored(self, text: str, is_gone: Callable[[], bool]) -> Iterator[Word]:
+        blocks = []
+        for block in self.generator.score_tokens(iter([text])):
+            if is_gone():  # a paragraph may be as long as a book
+                raise ClientGone
+            blocks.append(block)
         ids = np.concatenate([block.tokens for block in blocks])
         bits = -np.nan_to_num(np.concatenate([block.logprobs for block in blocks])) / math.log(2)
         places = Spelling(self.generator.tokenizer).places(text, ids)[:-1]
@@ -94,16 +101,12 @@ def worn_passages(
     words: Counter[str], wider: Wider, text: str, is_gone: Callable[[], bool]
 ) -> dict[str, Any]:
     """The phrases of a text whose words the wider model guesses from those before, though they are
-    rare in the training corpus.
-
-    Those of further paragraphs are left out once `is_gone` gives true.
+    rare in the training corpus. Raises ClientGone once `is_gone` gives true.
     """
     paragraph = r"(?:.+\n?)+" if "\n\n" in text else ".+"
     passages = []
     for match in re.finditer(paragraph, text):
-        if is_gone():
-            break
-        for start, end in _phrases(match[0], wider.words(match[0]), words):
+        for start, end in _phrases(match[0], wider.words(match[0], is_gone), words):
             passages.append({"start": match.start() + start, "end": match.start() + end})
     return {"model": Path(wider.name).name, "passages": passages}
 
