@@ -1,39 +1,148 @@
-"""Runs `textgen` as a user does: in a process of its own, in a folder of its own; behind the
-fixtures `textgen` and `python`.
+"""Runs `textgen` as a user does, behind the fixtures `textgen` and `python`.
+
+`run_textgen` runs it in this process, at once. `run_python` and `running` start a process of its
+own, for signals, kills, closed streams, and whatever else is about a process: it takes two seconds
+to import torch.
 """
 
 import contextlib
+import logging
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import warnings
+from pathlib import Path
 from typing import TextIO
 
 import attrs
-import fork_server
-from fork_server import start  # noqa: F401 - for tests that give a command streams of their own
+import pytest
+
+from textgen.cli import main
+
+TIMEOUT = 300  # seconds
 
 
-def environment(site=(), extra=None):
+def run_textgen(*arguments, folder, site=(), extra=None, stdin=None):
+    """`textgen ARGUMENTS` in `folder`, in this process, which is afterwards what it was before.
+
+    site   folders in which packages are installed
+    extra  variables of the environment
+    stdin  the text on its stdin; without one, that has ended
+    """
+    arguments = [*map(str, arguments)]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with _put_back(), _modules_of([folder, *site]), _streams(stdin or "", out, err):
+            os.chdir(folder)
+            os.environ.update(extra or {})
+            sys.path[:0] = map(str, site)
+            with pytest.raises(SystemExit) as ended:
+                main(arguments)
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+        return subprocess.CompletedProcess(arguments, ended.value.code, _text(out), _text(err))
+
+
+@contextlib.contextmanager
+def _put_back():
+    """Put back what a command changes, which believes that the process is its own."""
+    import torch  # here, once conftest.py has set its number of threads
+
+    before, environment, path = Path.cwd(), dict(os.environ), [*sys.path]
+    logger, threads = logging.getLogger("textgen"), torch.get_num_threads()
+    handlers, level = [*logger.handlers], logger.level
+    answers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    shown = dict(warnings.onceregistry)
+    try:
+        with warnings.catch_warnings():  # which restores the filters
+            _show_warnings_as_python_does()
+            yield
+    finally:
+        os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:] = path
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        torch.set_num_threads(threads)
+        warnings.onceregistry.clear()
+        warnings.onceregistry.update(shown)
+        for number, handler in answers.items():
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
+def _show_warnings_as_python_does():
+    """Not as pytest does, which makes errors of them."""
+    warnings.resetwarnings()
+    for category in (DeprecationWarning, PendingDeprecationWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)
+    warnings.onceregistry.clear()
+
+
+@contextlib.contextmanager
+def _modules_of(folders):
+    """Forget the modules that the block imports from the folders, which another command may not
+    find.
+    """
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and any(Path(file).is_relative_to(folder) for folder in folders):
+                del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _streams(text, out, err):
+    """A stdin that holds a text, and a stdout and stderr that are written to files."""
+    with tempfile.TemporaryFile() as source, pytest.MonkeyPatch.context() as patch:
+        source.write(text.encode())
+        source.seek(0)
+        for name, file, options in (
+            ("stdin", source, {}),
+            ("stdout", out, {"mode": "w"}),
+            ("stderr", err, {"mode": "w", "buffering": 1, "errors": "backslashreplace"}),
+        ):
+            stream = open(file.fileno(), encoding="utf-8", closefd=False, **options)  # noqa: SIM115
+            patch.setattr(sys, name, stream)
+        yield
+
+
+def _text(file):
+    file.seek(0)
+    return file.read().decode()
+
+
+def run_python(*arguments, folder, site=(), extra=None, stdin=""):
+    """`python ARGUMENTS` in `folder`, in a process of its own; the rest as in `run_textgen`."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env=_environment(site, extra),
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def _environment(site, extra):
     """This process's environment, with `site` before its own PYTHONPATH."""
     path = filter(None, [*map(str, site), os.environ.get("PYTHONPATH")])
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **(extra or {})}
 
 
-def run_textgen(*arguments, folder, site=(), extra=None, stdin=None):
-    """`textgen ARGUMENTS` in `folder`, in a process that has imported torch already."""
-    command, given = ["-m", "textgen", *map(str, arguments)], environment(site, extra)
-    # these are about how Python starts
-    if any(name.startswith(("PYTHON", "LC_", "LANG")) for name in extra or ()):
-        return run_python(*command, folder=folder, site=site, extra=extra, stdin=stdin)
-    return fork_server.run(command, folder, given, stdin=stdin)
-
-
 @attrs.frozen
 class Running:
-    """A command that runs, and our ends of the pipes to its streams."""
+    """A process that runs, and our ends of the pipes to its streams."""
 
-    process: fork_server.Process | subprocess.Popen
-    stdin: TextIO
+    process: subprocess.Popen
+    stdin: TextIO | None
     stdout: TextIO
     stderr: TextIO
 
@@ -42,35 +151,37 @@ class Running:
         stderr.
         """
         errors = self.stderr.read()  # first: on stdout there is less than a pipe holds
-        return self.process.wait(), self.stdout.read(), errors
+        return self.process.wait(TIMEOUT), self.stdout.read(), errors
+
+
+# A test run that was started in the background ignores Ctrl-C, and would pass that on.
+INTERRUPTIBLE = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
 
 
 @contextlib.contextmanager
 def running(*arguments, folder, site=(), extra=None, piped=False, module="textgen"):
-    """`textgen ARGUMENTS`, or another module; ended at the end, whatever has happened.
+    """`python -m textgen ARGUMENTS`, or another module, in a process of its own, which is killed
+    at the end if it still runs.
 
-    piped  whether its stdin is a pipe too, and not empty
+    piped  whether its stdin is a pipe that we write to; else that has ended
     """
-    command, given = ["-m", module, *map(str, arguments)], environment(site, extra)
-    flags = (os.O_RDONLY, os.O_WRONLY)
-    pipes = [
-        os.pipe() if piped else [os.open(os.devnull, flag) for flag in flags],
-        os.pipe(),
-        os.pipe(),
-    ]
-    theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
-    ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
-    try:
-        process = fork_server.start(command, folder, given, theirs)
-    finally:
-        for descriptor in theirs:
-            os.close(descriptor)
-    with open(ours[0], "w") as stdin, open(ours[1]) as stdout, open(ours[2]) as stderr:
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, module, *map(str, arguments)],
+        cwd=folder,
+        env=_environment(site, extra),
+        stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
         try:
-            yield Running(process, stdin, stdout, stderr)
+            yield Running(process, process.stdin, process.stdout, process.stderr)
         finally:
             process.kill()
-            process.wait()
 
 
 def wait_for(command, phrase):
@@ -81,24 +192,3 @@ def wait_for(command, phrase):
         if phrase in line:
             return line
     raise AssertionError(f"no {phrase!r} in {seen}")
-
-
-def run_python(*arguments, folder, site=(), extra=None, stdin=None):
-    """`python ARGUMENTS` in `folder`."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder,
-        env=environment(site, extra),
-        input=stdin,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
-
-
-def run_with_torch(*arguments, folder, site=(), extra=None):
-    """`python ARGUMENTS` in `folder`, in a process that has imported torch: much quicker for what
-    needs it.
-    """
-    return fork_server.run([*map(str, arguments)], folder, environment(site, extra))

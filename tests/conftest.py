@@ -72,8 +72,8 @@ def _no_settings_of_the_user(tmp_path_factory):
 
 
 def _finished(run):
-    def command(*arguments, cwd, env=None, stdin=""):
-        done = run(*arguments, folder=cwd, extra=env, stdin=stdin)
+    def command(*arguments, cwd, env=None, site=(), stdin=""):
+        done = run(*arguments, folder=cwd, extra=env, site=site, stdin=stdin)
         return Finished(done.stdout, done.stderr, done.returncode)
 
     return command

@@ -1,10 +1,10 @@
-"""Several processes of one run, as torchrun would start them, but with torch imported already."""
+"""Several processes of one run, as torchrun would start them."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from commands import run_with_torch
+from commands import run_python
 
 AT_PLACE = Path(__file__).parent / "../campaigns/at_place.py"
 
@@ -25,7 +25,7 @@ def run_together(size, *arguments, folder):
 
     def start(rank):
         extra = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        return run_with_torch(*arguments, folder=folder, extra=extra)
+        return run_python(*arguments, folder=folder, extra=extra)
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(start, range(size)))

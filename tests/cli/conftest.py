@@ -4,7 +4,6 @@ import shutil
 from functools import partial
 
 import pytest
-from cli.terminal import Terminal
 
 
 @pytest.fixture
@@ -31,16 +30,33 @@ def workplace(finished_run, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def terminal():
+    """The module `terminal`; a test that wants it is skipped on a system without terminals."""
+    pytest.importorskip("termios", reason="this system has no pseudo-terminals")
+    from cli import terminal
+
+    return terminal
+
+
 @pytest.fixture
-def begin(tmp_path):
+def shown(terminal):
+    """Run Python on a terminal: `shown("-m", "textgen", "plugins", cwd=folder)`; gives its exit
+    code and what was on the screen.
+    """
+    return terminal.shown
+
+
+@pytest.fixture
+def begin(terminal, tmp_path):
     """Open a session in tmp_path, at its first prompt: `begin(run, "--seed", "4")`."""
     terminals = []
 
     def make(*arguments, **variables):
-        terminals.append(Terminal("generate", *arguments, cwd=tmp_path, **variables))
+        terminals.append(terminal.Terminal("generate", *arguments, cwd=tmp_path, **variables))
         assert "/set KEY=VALUE" in terminals[-1].read_to("\n> ")
         return terminals[-1]
 
     yield make
-    for terminal in terminals:
-        terminal.close()
+    for opened in terminals:
+        opened.close()

@@ -1,22 +1,15 @@
-"""A terminal that the command runs on, as a person has it."""
+"""A terminal that the command runs on, as a person has it; behind the fixtures `shown` and `begin`,
+which skip a test where there are none.
+"""
 
 import contextlib
 import os
+import pty
 import select
 import subprocess
 import sys
+import termios
 from pathlib import Path
-
-import pytest
-from commands import start
-
-try:
-    import pty
-    import termios
-except ImportError:
-    HAS_TERMINALS = False
-else:
-    HAS_TERMINALS = True
 
 # Ctrl-C is for the processes whose controlling terminal it is typed on; a new session has none
 # until it takes one. A test run that was started in the background ignores SIGINT, and would pass
@@ -30,22 +23,20 @@ main(sys.argv[1:])
 """
 
 
-def skip_without_terminals():
-    if not HAS_TERMINALS:
-        pytest.skip("this system has no pseudo-terminals")
-
-
 def shown(*arguments, cwd, stdout=None):
     """The exit code of `python ARGUMENTS`, and what it wrote to a terminal of 80 columns that its
     streams are on; all but stdout, if that is given.
     """
-    skip_without_terminals()
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    command = [*map(str, arguments)]
     with open(theirs, "r+b", buffering=0) as terminal:
-        streams = [theirs, (stdout or terminal).fileno(), theirs]
-        process = start(command, cwd, os.environ, streams)
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd,
+            stdin=terminal,
+            stdout=stdout or terminal,
+            stderr=terminal,
+        )
     seen = b""
     with contextlib.suppress(OSError):  # as Linux says that the other end is closed
         while data := os.read(ours, 65_536):
@@ -58,7 +49,6 @@ class Terminal:
     """A session of the command on a terminal of its own."""
 
     def __init__(self, *arguments, cwd, **variables):
-        skip_without_terminals()
         self._end, other = pty.openpty()
         environment = {**os.environ, "TERM": "dumb", "HOME": str(cwd), "INPUTRC": os.devnull}
         environment |= {"XDG_STATE_HOME": str(cwd / "state"), **variables}

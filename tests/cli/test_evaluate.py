@@ -12,7 +12,7 @@ from pages import Page
 from textgen import Engine, load, run
 
 
-def test_evaluate_measures_a_file_and_stdin(evaluate, finished_run, tmp_path):
+def test_evaluate_measures_a_file_and_stdin(evaluate, python, finished_run, tmp_path):
     text = "the time traveller smiled, and the clock struck é.\n" * 20
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     done = evaluate("text.txt", "--json")
@@ -25,7 +25,8 @@ def test_evaluate_measures_a_file_and_stdin(evaluate, finished_run, tmp_path):
     assert f"{score['loss'] / math.log(2):.4f}" in plain
     assert evaluate("-", "--json", stdin=text).stdout == done.stdout
     if os.name == "posix":
-        assert evaluate("/dev/stdin", "--json", stdin=text).stdout == done.stdout
+        command = ("-m", "textgen", "evaluate", finished_run, "/dev/stdin", "--json")
+        assert python(*command, cwd=tmp_path, stdin=text).stdout == done.stdout
     failed = evaluate("-")
     assert (failed.code, failed.stderr.startswith("textgen: error: stdin: ")) == (2, True)
 

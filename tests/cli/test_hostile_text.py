@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import tomli_w
-from cli.terminal import shown
 from commands import run_textgen
 
 import textgen
@@ -24,7 +23,7 @@ def hostile(tmp_path_factory):
     return folder / "run"
 
 
-def test_generated_text_is_visible_on_a_terminal_and_exact_elsewhere(hostile, tmp_path):
+def test_generated_text_is_visible_on_a_terminal_and_exact_elsewhere(shown, hostile, tmp_path):
     prompt = f"the {ESCAPES} ".replace("\0", "").replace("\r", "")
     command = ("generate", hostile, "--prompt", prompt, "--max-new-tokens", "40")
     for how in ([], ["--novelty"], ["--novelty", "--max-new-tokens=7"]):  # fewer are not searched

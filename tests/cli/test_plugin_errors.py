@@ -8,10 +8,8 @@ import pytest
 from commands import run_textgen
 
 RAISING = '''
-import attrs, click, textgen.cli.plugins
+import attrs, click
 from textgen import Component, TextgenError, hookimpl
-
-textgen.cli.plugins.json = None  # a bug in textgen
 
 @attrs.frozen
 class Config:
@@ -39,7 +37,8 @@ def textgen_commands():
         (["plugins", "--json"], "this is a bug in textgen or a"),
     ],
 )
-def test_debug_adds_the_traceback_and_takes_nothing_away(tmp_path, arguments, said):
+def test_debug_adds_the_traceback_and_takes_nothing_away(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.setattr("textgen.cli.plugins.json", None)  # a bug in textgen
     (tmp_path / "mine.py").write_text(RAISING)
     plain, more = (
         run_textgen("--plugin", "mine.py", *debug, *arguments, folder=tmp_path)

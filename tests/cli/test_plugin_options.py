@@ -2,7 +2,6 @@
 they are needed.
 """
 
-import os
 from functools import partial
 
 import pytest
@@ -54,16 +53,16 @@ def textgen_samplers():
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    """The variable by which a plugin is found as if it was installed."""
-    site = tmp_path_factory.mktemp("site")
-    write_package(site, "only", MODULE)
-    return {"PYTHONPATH": f"{site}:{os.environ.get('PYTHONPATH', '')}"}
+def site(tmp_path_factory):
+    """A folder in which the plugin is installed."""
+    folder = tmp_path_factory.mktemp("site")
+    write_package(folder, "only", MODULE)
+    return folder
 
 
 @pytest.fixture
-def generate(generate, path):
-    return partial(generate, env=path)
+def generate(generate, site):
+    return partial(generate, site=[site])
 
 
 def test_help_shows_the_options_of_plugins(generate):
@@ -91,8 +90,8 @@ def test_a_misspelt_option_of_a_plugin_is_named(generate):
     assert "--only-tokens" in generate("--only-token", 3).stderr
 
 
-def test_a_session_takes_them(begin, finished_run, path):
-    session = begin(finished_run, "--max-new-tokens", "8", "--no-echo", **path)
+def test_a_session_takes_them(begin, finished_run, site):
+    session = begin(finished_run, "--max-new-tokens", "8", "--no-echo", PYTHONPATH=str(site))
     assert session.ask("/set only-tokens=[3]") == ""
     assert len(set(session.ask("the ")[:-1])) == 1
     assert "did you mean 'only_tokens'?" in session.ask("/set only_token=[3]")

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from cli.terminal import shown
 
 import textgen
 
@@ -103,7 +102,9 @@ def test_a_text_is_continued(session, generator):
     assert session.ask("/more")[:-1] == greedily.text, "with the options that hold"
 
 
-def test_options_of_the_command_line_are_checked_before_a_session_opens(finished_run, tmp_path):
+def test_options_of_the_command_line_are_checked_before_a_session_opens(
+    shown, finished_run, tmp_path
+):
     command = ("-m", "textgen", "generate", finished_run, "--temperature", "nan")
     code, said = shown(*command, cwd=tmp_path)
     assert code == 2

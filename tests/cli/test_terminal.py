@@ -1,13 +1,17 @@
 """Progress bars on a terminal, closed streams, and signals."""
 
+import io
 import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
-from cli.terminal import shown
 from commands import running
+
+from textgen.cli import terminal
+from textgen.cli.signal_switch import SignalSwitch
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-"])
@@ -35,7 +39,7 @@ def test_a_shell_completes_commands():
         assert done.stderr == ""
 
 
-def test_a_bar_for_training_fits_80_columns(write_pipeline, tiny_pipeline, tmp_path):
+def test_a_bar_for_training_fits_80_columns(shown, write_pipeline, tiny_pipeline, tmp_path):
     pipeline = write_pipeline(tiny_pipeline(observers=True, trainer={"length": "12 epochs"}))
     code, seen = shown("-m", "textgen", "run", pipeline, cwd=tmp_path)
     drawn = [line for line in re.split(r"[\r\n]+", seen) if "%|" in line]
@@ -72,3 +76,39 @@ main(['generate', '.'])
     stopped = python("-c", script, cwd=finished_run)
     assert (stopped.code, stopped.stdout) == (130, "")
     assert stopped.stderr.strip() in ("", "textgen: interrupted")
+
+
+class Gone(io.RawIOBase):
+    """A stdout that nobody reads any more, as Windows says it."""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        raise OSError(22, "Invalid argument")
+
+
+def test_on_windows_a_reader_that_has_gone_is_known_by_another_error(monkeypatch):
+    monkeypatch.setattr("textgen.windows.WINDOWS", True)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(Gone())))
+    terminal.prepare()
+    with pytest.raises(BrokenPipeError):
+        terminal.print_text("the clock")
+
+
+def test_on_windows_line_breaks_are_written_as_they_are(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, newline="\r\n"))
+    terminal.prepare()
+    terminal.print_text("the clock\n")
+    assert written.getvalue() == b"the clock\n"
+    assert sys.stdout.buffer is None, "click would write to a console through it"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGBREAK"), reason="only Windows has Ctrl-Break")
+def test_ctrl_break_stops_a_run():
+    with SignalSwitch() as stop:
+        signal.raise_signal(signal.SIGBREAK)
+    assert stop.is_on()

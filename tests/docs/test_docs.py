@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pluggy
 import pytest
-from commands import run_with_torch
+from commands import run_python
 
 from textgen import Engine
 from textgen.cli.app import CommandContext, group
@@ -106,7 +106,7 @@ def test_every_block_marked_to_run_runs(page, tmp_path):
             (tmp_path / f"block_{line}.py").write_text("\n" * (line - 1) + match["body"], "utf-8")
             script += f"names = runpy.run_path('block_{line}.py', names, '__main__')\n"
     (tmp_path / "page.py").write_text(script)
-    done = run_with_torch("-W", "error", "page.py", folder=tmp_path)
+    done = run_python("-W", "error", "page.py", folder=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

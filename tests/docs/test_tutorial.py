@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import run_python, run_textgen, run_with_torch
+from commands import run_python, run_textgen
 from installing import install
 
 PAGE = Path(__file__).parents[2] / "docs/writing-plugins.md"
@@ -46,7 +46,7 @@ def test_the_sampler_works_and_every_step_to_it_runs_and_is_typed(tmp_path):
     for number, example in enumerate(examples):
         (project / f"tests/test_page_{number}.py").write_text(example, encoding="utf-8")
     pytests = ("-m", "pytest", "-q", "-p", "no:cacheprovider")
-    tested = run_with_torch(*pytests, folder=project, site=[site])
+    tested = run_python(*pytests, folder=project, site=[site])
     assert tested.returncode == 0, tested.stdout
     harsh = run_textgen(
         "run", "pipeline.toml",

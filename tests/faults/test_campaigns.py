@@ -5,7 +5,7 @@ have the commands.
 from pathlib import Path
 
 import pytest
-from commands import run_with_torch
+from commands import run_python
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.unix  # they send signals and limit memory
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unix  # they send signals and limit memory
 
 def assert_nothing_is_wrong(campaign, *arguments):
     command = ("-m", f"campaigns.{campaign}", *arguments)
-    done = run_with_torch(*command, folder=ROOT, extra={"OMP_NUM_THREADS": "1"})
+    done = run_python(*command, folder=ROOT, extra={"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
 
 

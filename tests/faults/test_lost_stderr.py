@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from commands import start
 
 
 def full():
@@ -39,10 +38,11 @@ def test_a_lost_stderr_ends_no_run(tmp_path, tiny_pipeline, write_pipeline, text
     stderr = lost()
     try:
         with open(os.devnull, "rb") as null, (tmp_path / "texts").open("wb") as texts:
-            streams = [null.fileno(), texts.fileno(), stderr]
             for name, code in (("pipeline.toml", 0), ("missing.toml", 2)):
-                command = ["-m", "textgen", "run", name]
-                assert start(command, tmp_path, os.environ, streams).wait() == code
+                command = [sys.executable, "-m", "textgen", "run", name]
+                streams = {"stdin": null, "stdout": texts, "stderr": stderr}
+                done = subprocess.run(command, cwd=tmp_path, **streams, check=False)
+                assert done.returncode == code
     finally:
         os.close(stderr)
     again = textgen("run", "pipeline.toml", cwd=tmp_path)

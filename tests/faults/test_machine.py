@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from commands import run_with_torch
+from commands import run_python
 from small_run import assert_same
 
 import textgen
@@ -31,7 +31,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path, tiny_pipeline, write_pipel
     write_pipeline(tiny_pipeline(observers=True, checkpoint={"seconds": 0.01}))
     (tmp_path / "jumping.py").write_text(JUMPING)
     for command, output in ((("-m", "textgen"), "still"), (("jumping.py",), "jumped")):
-        done = run_with_torch(*command, "run", "pipeline.toml", "--output", output, folder=tmp_path)
+        done = run_python(*command, "run", "pipeline.toml", "--output", output, folder=tmp_path)
         assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "still", tmp_path / "jumped")
     seconds = [row["seconds"] for row in textgen.summarize(tmp_path / "jumped").metrics()]
@@ -66,7 +66,7 @@ def test_a_file_system_without_locks_is_enough(tmp_path, tiny_pipeline, write_pi
     (tmp_path / "lacking.py").write_text(LACKING)
     for options in ((), ("--overwrite",)):
         command = ("lacking.py", "run", "pipeline.toml", "--quiet", *options)
-        done = run_with_torch(*command, folder=tmp_path)
+        done = run_python(*command, folder=tmp_path)
         assert done.returncode == 0, done.stderr
         assert (
             ".lock cannot be locked: Operation not supported; let one process at a" in done.stderr

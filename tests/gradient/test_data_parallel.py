@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from commands import run_with_torch
+from commands import run_python
 from small_trainings import VOCAB_SIZE, pipeline, train
 
 import textgen
@@ -43,7 +43,7 @@ assert "mallopt" not in symbols
 of_steps = [after - before for before, after in itertools.pairwise(faults)]
 print(statistics.median(of_steps[5:]))  # in one step or another the memory grows by a block
 """)
-    done = run_with_torch("steps.py", "run", folder=tmp_path)
+    done = run_python("steps.py", "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 200
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from commands import run_with_torch
+from commands import run_python
 from shelf import LONG_AGO, Shelf, WatchedText
 from small_run import TEXT
 
@@ -33,7 +33,7 @@ def run_script(shelf, script):
     """In a process of its own, with the same cache."""
     (shelf.folder / "script.py").write_text(script)
     tests = Path(__file__).parents[1]
-    return run_with_torch("script.py", folder=shelf.folder, site=[tests, tests / "runs"])
+    return run_python("script.py", folder=shelf.folder, site=[tests, tests / "runs"])
 
 
 @pytest.fixture
