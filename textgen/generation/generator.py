@@ -49,7 +49,7 @@ from textgen.novelty import TRIES, CopyFinder, DistinctTexts
 from textgen.protocols import Floats, Ids, Model, Table
 
 BATCH_SIZE: Final = 256
-_STRIDE: Final = 2**32  # from the index of a text to that of one in its place
+_STRIDE: Final = 2**32  # from the index of a text to that of one that replaces it
 _FEW: Final = 16  # texts with more than this part of the lanes run beside the others
 _QUICK_TOKENS: Final = 1024  # whose text is made in the event loop
 _CACHED: Final = 1 << 26  # bytes of states inside prompts, of asynchronous requests
@@ -229,7 +229,9 @@ class Generator(RequestChecker):
             check_prompt(self.tokenizer, text, "error", "text")
         given = self.prepare(prompt, unknown_characters="error")
         before = np.concatenate([given.before, given.ids])
-        pieces = itertools.chain([" "] * given.held, text_pieces(text))
+        pieces = text_pieces(text)
+        if given.held:
+            pieces = itertools.chain([" "], pieces)
         documents = encode_documents(self.tokenizer, pieces)
         if end_id(self.tokenizer) is not None:  # `before` has the one that comes first
             documents = itertools.chain([next(documents)[1:]], documents)
@@ -344,9 +346,9 @@ class Generator(RequestChecker):
     def _rows(self, requests: Iterable[Request], first: int, n: int) -> Iterator[Row]:
         """The rows of requests, `n` each, whose time runs from the first on."""
         began = time.monotonic()
-        for place, request in enumerate(requests):
+        for position, request in enumerate(requests):
             index = request.index
-            begin = first + place * n if index is None else index
+            begin = first + position * n if index is None else index
             for own in range(begin, begin + n):
                 row = Row.begin(self.tokenizer, request, own)
                 row.start_clock(began)

@@ -21,8 +21,11 @@ from textgen.tokenizers import incremental_decoder, unknown_id
 
 BLOCK: Final = 1024  # tokens scored at once
 _VALUES_AT_ONCE: Final = 1 << 23  # log-probabilities in memory
-_ROWS, _LENGTH, _UNREAD = 8, 72, 20  # windows, and the first tokens, for which there is no context
-_STREAM, _STREAM_BLOCK = 4096, 128  # tokens of a stream, and of it at once
+_ROWS: Final = 8  # windows
+_LENGTH: Final = 72  # tokens of a window
+_UNREAD: Final = 20  # first tokens of a window, for which there is no context
+_STREAM: Final = 4096  # tokens of a stream
+_STREAM_BLOCK: Final = 128  # tokens of it at once
 _MIN_TOKENS: Final = 1000  # tokens of a text that a few windows tell of
 _NO_PROMPT: Final = EncodedPrompt()
 
@@ -60,7 +63,8 @@ class TextScore:
 
         Raises UsageError without any prediction.
         """
-        total, count, characters, unknown = 0.0, 0, -held, 0
+        total, count, unknown = 0.0, 0, 0
+        characters = -held
         beginning = []
         decode = incremental_decoder(tokenizer).decode
         for block in blocks:

@@ -31,14 +31,14 @@ _NEVER: Final = -np.inf
 class Link:
     """A sampler and whose it is.
 
-    place   in the chain, on which its random numbers depend
-    key     its name, and how many of that name stand before it: its state is saved under it
-    level   what it reads of the history
+    position  in the chain, on which its random numbers depend
+    key       its name, and how many of that name stand before it: its state is saved under it
+    level     what it reads of the history
     """
 
     sampler: Any
     offer: RegisteredComponent
-    place: int
+    position: int
     key: str
     level: str
     has_state: bool
@@ -49,7 +49,7 @@ class Link:
     """Dtypes and shapes of the first state, which all others must have."""
 
     @classmethod
-    def of(cls, sampler: Any, offer: RegisteredComponent, place: int, before: int) -> Self:
+    def of(cls, sampler: Any, offer: RegisteredComponent, position: int, before: int) -> Self:
         """The link of a sampler, with `before` others of its name before it. Raises ContractError.
 
         A sampler that announces to read less than it does is found out when it reads it.
@@ -69,7 +69,7 @@ class Link:
             bool(getattr(sampler, name, False)) for name in ("random", "ends", "deterministic")
         )
         key = f"{offer.name}-{before}"
-        return cls(sampler, offer, place, key, level, start, random, ends, deterministic)
+        return cls(sampler, offer, position, key, level, start, random, ends, deterministic)
 
     def __call__(self, logits: Array, rows: SequenceHistory) -> Array:
         """The sampler's logits (B, V), checked."""

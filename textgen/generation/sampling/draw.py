@@ -18,10 +18,10 @@ _BLOCK: Final = 256
 
 
 def step_numbers(
-    streams: npt.NDArray[np.uint64], steps: npt.NDArray[np.int64], place: int, count: int
+    streams: npt.NDArray[np.uint64], steps: npt.NDArray[np.int64], position: int, count: int
 ) -> Floats:
-    """(B, ..., count) numbers of [0, 1) for the sampler at a place of the chain, at steps (B, ...)
-    of B streams.
+    """(B, ..., count) numbers of [0, 1) for the sampler at a position in the chain, at steps
+    (B, ...) of B streams.
 
     The words are hashed one after the other with the mix of SplitMix64 (Steele, Lea and Flood,
     "Fast splittable pseudorandom number generators", 2014), whose stream from there on gives the
@@ -30,7 +30,7 @@ def step_numbers(
     rows = splitmix((splitmix(streams[:, 0] + _GAMMA) ^ streams[:, 1]) + _GAMMA)
     state = rows.reshape(-1, *[1] * (steps.ndim - 1)) ^ steps.astype(np.uint64)
     state = splitmix(state + _GAMMA)
-    state = splitmix((state ^ np.uint64(place)) + _GAMMA)
+    state = splitmix((state ^ np.uint64(position)) + _GAMMA)
     numbers = splitmix(state[..., None] + _GAMMA * np.arange(1, count + 1, dtype=np.uint64))
     return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

@@ -13,7 +13,7 @@ from textgen.generation.sampling.draw import step_numbers
 from textgen.protocols import Floats, Ids, Tensors
 
 _NUMBERS_AT_ONCE: Final = 2048  # random numbers of next steps: each step by itself takes longer
-_DRAW: Final = 2**32  # in place of a sampler's place: no chain is as long
+_DRAW: Final = 2**32  # in place of a sampler's position: no chain is as long
 
 
 @attrs.define(eq=False, repr=False)
@@ -82,7 +82,7 @@ class SequenceHistory:
         """(B, count) numbers from [0, 1)."""
         if self._link is None or not self._link.random:
             raise UnannouncedError("random")
-        return step_numbers(self.streams, self.lengths, self._link.place, count)
+        return step_numbers(self.streams, self.lengths, self._link.position, count)
 
     def tokens(self, row: int) -> Ids:
         """(N,) ids of a row."""

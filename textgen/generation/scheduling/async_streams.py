@@ -18,9 +18,8 @@ from textgen.generation.scheduling.scheduler import Scheduler
 from textgen.generation.scheduling.streams import StreamedText
 from textgen.generation.texts.row import Row
 
-_SECONDS_OF_A_READER: Final = (
-    0.0004  # seconds of CPU time of a round, for each of which it wakes a reader
-)
+# Seconds of CPU time of a round, for each of which it wakes a reader.
+_WAKE_SECONDS: Final = 0.0004
 
 
 class Reader:
@@ -35,13 +34,13 @@ class Reader:
     async def wait(self, waiting: deque[Reader]) -> None:
         """Wait for its turn to take what has come, or until it is woken for another reason."""
         self.woken.clear()
-        if self._is_in_works():
+        if self._is_pending():
             waiting.append(self)
-            if self._is_in_works():  # what ended it since then may have woken nobody
+            if self._is_pending():  # what ended it since then may have woken nobody
                 await self.woken.wait()
 
-    def _is_in_works(self) -> bool:
-        """Whether the row is in the works, by which it is woken."""
+    def _is_pending(self) -> bool:
+        """Whether the scheduler will make more of the row, and wake its reader."""
         return not (self.row.ended or self.row.waits_for_reader)
 
 
@@ -119,7 +118,7 @@ class BackgroundLoop:
             except BaseException as error:
                 # A fault of a scheduler itself: nobody may wait for ever.
                 self._abort(error)
-            self._wake(1 + int((time.thread_time() - begun) / _SECONDS_OF_A_READER))
+            self._wake(1 + int((time.thread_time() - begun) / _WAKE_SECONDS))
             with self._lock:
                 if self._is_idle:
                     self._wake(len(self.waiting))

@@ -42,16 +42,16 @@ class Prefill:
         self._fed = fed = fed + width
         self._keep_states()
         ready = {
-            row: place
-            for place, (ids, _, rows) in enumerate(prompts)
+            row: index
+            for index, (ids, _, rows) in enumerate(prompts)
             for row in rows
             if len(ids) <= fed and not row.ended
         }
         batch = self._batch(ready, logits) if ready else None
-        rest = [place for place, (ids, _, _) in enumerate(prompts) if len(ids) > fed]
+        rest = [index for index, (ids, _, _) in enumerate(prompts) if len(ids) > fed]
         if 0 < len(rest) < len(prompts):
             self._decoder = self._factory.take(self._decoder, rest)
-        self._prompts = [prompts[place] for place in rest]
+        self._prompts = [prompts[index] for index in rest]
         self.rows = [row for _, _, rows in self._prompts for row in rows]
         return batch
 
@@ -84,13 +84,14 @@ class Prefill:
         self.rows[0].restore(self._decoder)  # a row that resumes is fed by itself
 
     def _batch(self, ready: Mapping[Row, int], logits: Array) -> Batch:
-        """Rows, each with its place in the decoder, begun with the logits there."""
-        rows, places, decoder = [*ready], [*ready.values()], self._decoder
-        if places != [*range(len(self._prompts))]:  # else each row has its own, and all are ready
-            decoder = self._factory.take(decoder, places)
+        """Rows, each with its index in the decoder, begun with the logits there."""
+        rows, indices = [*ready], [*ready.values()]
+        decoder = self._decoder
+        if indices != [*range(len(self._prompts))]:  # else each row has its own, and all are ready
+            decoder = self._factory.take(decoder, indices)
         batch = Batch(self._factory, decoder, rows)
         with failing(rows):
-            batch.begin(rows_of(logits, np.array(places)))
+            batch.begin(rows_of(logits, np.array(indices)))
         return batch
 
     def _keep_states(self) -> None:
@@ -98,6 +99,6 @@ class Prefill:
         block, rest = divmod(self._fed, BLOCK)
         if (cache := self._cache) is None or rest or not block:
             return
-        for place, (_, keys, _) in enumerate(self._prompts):
+        for index, (_, keys, _) in enumerate(self._prompts):
             if len(keys) >= block:
-                cache.keep(keys[block - 1], self._factory.state(self._decoder, place))
+                cache.keep(keys[block - 1], self._factory.state(self._decoder, index))

@@ -28,12 +28,12 @@ class Batch:
         if not self.is_sampled:
             self._parts += [StrategyText(decoders, factory, *each) for each in enumerate(rows)]
             return
-        places = defaultdict[object, list[int]](list)
-        for place, row in enumerate(rows):
-            places[row.request.chain].append(place)
-        for mine in places.values():
-            texts = [rows[place] for place in mine]
-            self._parts.append(SampledTexts(decoders, factory, np.array(mine), texts))
+        by_chain = defaultdict[object, list[int]](list)
+        for index, row in enumerate(rows):
+            by_chain[row.request.chain].append(index)
+        for indices in by_chain.values():
+            texts = [rows[index] for index in indices]
+            self._parts.append(SampledTexts(decoders, factory, np.array(indices), texts))
 
     @property
     def rows(self) -> list[Row]:
@@ -63,9 +63,9 @@ class Batch:
 
     def join(self, other: Batch) -> None:
         """Take the rows of another batch in."""
-        places = self._decoders.join(other._decoders)
+        first_rows = self._decoders.join(other._decoders)
         for part in other._parts:
-            part.move(self._decoders, places)
+            part.move(self._decoders, first_rows)
             if not any(mine.absorb(part) for mine in self._parts):
                 self._parts.append(part)
 

@@ -23,20 +23,20 @@ from textgen.protocols import Array, Ids
 
 
 class SampledTexts:
-    """B texts with one chain of samplers, at some places of a decoder. Each is fed the token that
-    was drawn for it.
+    """B texts with one chain of samplers, in some rows of a decoder. Each is fed the token that was
+    drawn for it.
 
     Tokens are kept here for a while, since to hand them to many rows at each step takes longer.
     What only a few requests need is found out when rows come or go, and not at each step.
     """
 
     def __init__(
-        self, decoders: Decoders, factory: DecoderFactory, places: Ids, rows: Sequence[Row]
+        self, decoders: Decoders, factory: DecoderFactory, indices: Ids, rows: Sequence[Row]
     ) -> None:
         self.rows = [*rows]
         self._decoders, self._chain = decoders, rows[0].request.chain
         self._history = start_history(rows)
-        self._feed = Feed(factory, places, np.zeros((len(rows), 1), np.int64))  # of drawn tokens
+        self._feed = Feed(factory, indices, np.zeros((len(rows), 1), np.int64))  # of drawn tokens
         self._unsent: list[Ids] = []  # (B, n), tokens that the rows do not have yet
         self._look_at_rows()
 
@@ -101,19 +101,19 @@ class SampledTexts:
     def pause(self, rows: Collection[Row]) -> list[Row]:
         """Save some of the texts, and take them out."""
         self.flush()
-        places = [i for i, row in enumerate(self.rows) if row in rows]
-        paused = [self.rows[i] for i in places]
-        for i, row in zip(places, paused, strict=True):
+        indices = [i for i, row in enumerate(self.rows) if row in rows]
+        paused = [self.rows[i] for i in indices]
+        for i, row in zip(indices, paused, strict=True):
             with failing([row]):
                 self._save(i)
                 row.pause()
-        self._drop_rows(places)
+        self._drop_rows(indices)
         return paused
 
-    def move(self, decoders: Decoders, places: Mapping[DecoderFactory, int]) -> None:
+    def move(self, decoders: Decoders, first_rows: Mapping[DecoderFactory, int]) -> None:
         """Note that the rows are now in other decoders, after so many others of their model."""
         self._decoders = decoders
-        self._feed.rows = self._feed.rows + places[self._feed.factory]
+        self._feed.rows = self._feed.rows + first_rows[self._feed.factory]
 
     def _look_at_rows(self) -> None:
         """Find out what the next steps have to do. It holds until rows come or go."""
@@ -186,8 +186,10 @@ class SampledTexts:
         """Take steps of one text, with as little as possible around each of them. Why it ends, if
         it does.
         """
-        (row,), chain, history, feed = self.rows, self._chain, self._history, self._feed.ids
-        expected, reason, stopping = (1, chain.vocab_size), None, row.may_end
+        (row,) = self.rows
+        chain, history, feed = self._chain, self._history, self._feed.ids
+        expected = (1, chain.vocab_size)
+        reason, stopping = None, row.may_end
         numbers, is_plain = history.numbers()[0, : self._left], chain.is_plain
         lengths, tokens = history.arrays["lengths"], list[int]()
         length = lengths.item()
@@ -231,10 +233,10 @@ class SampledTexts:
         state = self._decoders.state(feed.factory, feed.rows[i])
         self.rows[i].save(state, self._history.save_row(i), feed.ids[i][feed.ids[i] != END])
 
-    def _drop_rows(self, places: Collection[int]) -> None:
+    def _drop_rows(self, dropped: Collection[int]) -> None:
         """Keep all rows but some."""
-        if places:
-            self._keep_rows([i for i in range(len(self.rows)) if i not in places])
+        if dropped:
+            self._keep_rows([i for i in range(len(self.rows)) if i not in dropped])
 
     def _keep_rows(self, kept: list[int]) -> None:
         """Keep some of the rows."""

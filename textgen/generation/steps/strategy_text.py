@@ -19,17 +19,12 @@ from textgen.generation.sampling.draw import log_softmax, step_numbers, to_numpy
 from textgen.generation.sampling.history import SequenceHistory
 from textgen.generation.texts.detokenise import TAIL, Detokeniser
 from textgen.generation.texts.prompts import NO_IDS
-from textgen.generation.texts.results import (
-    FinishReason,
-    RankedText,
-    TokenLogprobs,
-    reading_state,
-)
+from textgen.generation.texts.results import FinishReason, RankedText, TokenLogprobs, reading_state
 from textgen.generation.texts.row import Row, failing, start_history
 from textgen.protocols import NEW_LANE, Array, Floats, Ids, Moves, Ranking, Tensors
 
-_LANE: Final = 0xD1B54A32D192ED03  # times its place, it keys the random numbers of a lane
-_STRATEGY: Final = 2**32 + 1  # in place of a sampler's place, as that of the draw
+_LANE: Final = 0xD1B54A32D192ED03  # times its index, it keys the random numbers of a lane
+_STRATEGY: Final = 2**32 + 1  # in place of a sampler's position in the chain, as _DRAW
 _MOST_STEPS: Final = 2000  # for a token
 
 
@@ -81,13 +76,13 @@ class StrategyText:
 
     logits: npt.NDArray[Any]
 
-    def __init__(self, decoders: Decoders, factory: DecoderFactory, place: int, row: Row) -> None:
+    def __init__(self, decoders: Decoders, factory: DecoderFactory, index: int, row: Row) -> None:
         self._decoders, self._row, self._chain = decoders, row, row.request.chain
         assert self._chain.strategy is not None
         self._strategy, self._source = self._chain.strategy
         self._factories = (factory, *self._chain.others)
         self._text = row.text.fork()
-        self._lanes = [Lane(Feed(factory, np.array([place]), NO_IDS[None]), self._text.fork())]
+        self._lanes = [Lane(Feed(factory, np.array([index]), NO_IDS[None]), self._text.fork())]
         self._before = row.length  # tokens of the text that no lane has
         self.prompt: Ids = row.request.prompt.ids
         self._history: SequenceHistory = start_history([row])
@@ -149,11 +144,11 @@ class StrategyText:
         if len(drafted) > len(first.logits):
             raise ValueError(f"the first lane was not fed what follows lane {lane} in one step")
         after = first.logits[len(first.logits) - len(drafted) :]
-        for place, logits in enumerate([sure.logits[-1], *after]):
-            allowed = self._allowed(logits[None], len(sure.ids) + place)
+        for position, logits in enumerate([sure.logits[-1], *after]):
+            allowed = self._allowed(logits[None], len(sure.ids) + position)
             token = int(self._chain.pick(allowed, history, history.numbers()[:, 0])[0])
             made.append(token)
-            if drafted[place : place + 1] != [token]:
+            if position == len(drafted) or drafted[position] != token:
                 break
         return np.array(made)
 
@@ -246,11 +241,11 @@ class StrategyText:
             self._lanes = []
         return paused
 
-    def move(self, decoders: Decoders, places: Mapping[DecoderFactory, int]) -> None:
+    def move(self, decoders: Decoders, first_rows: Mapping[DecoderFactory, int]) -> None:
         """Note that the rows are now in other decoders, after so many others of their models."""
         self._decoders = decoders
         for lane in self._lanes:
-            lane.feed.rows = lane.feed.rows + places[lane.feed.factory]
+            lane.feed.rows = lane.feed.rows + first_rows[lane.feed.factory]
 
     # How a step is made.
 
@@ -298,7 +293,7 @@ class StrategyText:
         moves = self._moves
         sources = [max(lane, 0) for lane in moves.lanes]
         history = self._history.rows(sources)
-        new = [place for place, lane in enumerate(moves.lanes) if lane <= NEW_LANE]
+        new = [index for index, lane in enumerate(moves.lanes) if lane <= NEW_LANE]
         if new:
             history.put(new, start_history([self._row] * len(new)))
         for lane, source, tokens in zip(self._next, sources, moves.tokens, strict=True):
@@ -308,8 +303,8 @@ class StrategyText:
             given = [*lane.logits, *after][-1 - len(tokens) :]
             lane.logits = after if len(after) else lane.logits
             self._feed_lane(lane, tokens, given, self.logits[source])
-        for place in new:
-            self._next[place].unnoted.clear()  # samplers do not see what it begins with
+        for index in new:
+            self._next[index].unnoted.clear()  # samplers do not see what it begins with
         keys = np.arange(len(sources), dtype=np.uint64) * np.uint64(_LANE)
         history.streams[:, 0] = np.uint64(self._row.request.seed) ^ splitmix(keys)
         history.streams[0, 0] = self._row.request.seed  # the first is that of sampling
@@ -322,19 +317,19 @@ class StrategyText:
         """Note what a lane was fed, with the logits before each token, and those by which the first
         was drawn.
         """
-        for place, (token, logits) in enumerate(zip(map(int, tokens), given, strict=False)):
+        for position, (token, logits) in enumerate(zip(map(int, tokens), given, strict=False)):
             if token == END:
                 lane.reason = "end"
                 break
             if (most := self._row.request.logprobs) is not None:
                 lane.logprobs.append(TokenLogprobs.of(log_softmax(logits), token, most))
             lane.ids.append(token)
-            lane.unnoted.append((token, logits if place else drawn))
+            lane.unnoted.append((token, logits if position else drawn))
             lane.reason = lane.reason or self._reason_to_end(lane)
 
-    def _history_of(self, *places: int) -> SequenceHistory:
+    def _history_of(self, *indices: int) -> SequenceHistory:
         """The histories of some lanes, or of all, with all that they were fed."""
-        lanes = [*places] or range(len(self))
+        lanes = [*indices] or range(len(self))
         while rows := [lane for lane in lanes if self._lanes[lane].unnoted]:
             tokens, logits = zip(*(self._lanes[lane].unnoted.pop(0) for lane in rows), strict=True)
             part = self._history.rows(rows)
@@ -347,10 +342,10 @@ class StrategyText:
         ends with them, if it does.
         """
         row, lane = self._row, self._lanes[best]
-        for place in range(self._shown, min(count, len(lane.ids))):
-            token = lane.ids[place]
+        for position in range(self._shown, min(count, len(lane.ids))):
+            token = lane.ids[position]
             reason = row.ends_with(token) or ("length" if row.left == 1 else None)
-            row.logprobs += lane.logprobs[place : place + 1]
+            row.logprobs += lane.logprobs[position : position + 1]
             row.add(np.array([token]))
             if reason is not None:
                 return reason
@@ -390,10 +385,10 @@ class StrategyText:
         stands there, or else of a decoder that is fed the text anew.
         """
         factory = self._factories[0]
-        for place, lane in enumerate(self._lanes):
+        for index, lane in enumerate(self._lanes):
             if not lane.begin and lane.ids == text:
                 state = self._decoders.state(factory, lane.feed.rows[0])
-                return state, self._history_of(place)
+                return state, self._history_of(index)
         decoder, history = self._row.restore(factory()), start_history([self._row])
         logits = factory.extend(decoder, self._row.to_feed()[None])
         for token in np.array(text, np.int64):
@@ -415,7 +410,8 @@ class StrategyText:
         if not 0 < count <= most:
             return f"{count} lanes, and announces 1 to {most} with its attribute lanes"
         if isinstance(answer, Ranking):
-            least, ids, lengths = 0, [], {len(answer.scores) or count}
+            least, ids = 0, []
+            lengths = {len(answer.scores) or count}
         else:
             least = NEW_LANE - len(self._chain.others)
             if not all(isinstance(each, Sequence | np.ndarray) for each in answer.tokens):
@@ -424,9 +420,12 @@ class StrategyText:
             lengths = {len(answer.tokens), *(len(np.atleast_1d(a)) for a in answer.state.values())}
         if lengths != {count}:
             return f"scores, tokens or a state that are not of {count} lanes"
-        places = _outside(answer.lanes, least, len(self._lanes))
-        if fault := places or _outside(ids, END, self._chain.vocab_size):
-            return fault
+        for numbers, first, end in (
+            (answer.lanes, least, len(self._lanes)),
+            (ids, END, self._chain.vocab_size),
+        ):
+            if fault := _outside(numbers, first, end):
+                return fault
         first, sure = answer.lanes[0], self._lanes[0].ids[: self._shown]
         if sure and (first < 0 or self._lanes[first].ids[: len(sure)] != sure):
             return f"a first lane that does not begin with the {len(sure)} tokens that are final"

@@ -46,7 +46,8 @@ class Detokeniser:
             decoded = self._decode_more(tail)
             self._skip = 0 if mid_character else len(tokenizer.decode(tail)) - len(decoded)
         self._skip += shown
-        self._stops, self._min_tokens, self._tokens = stops, min_tokens, 0
+        self._stops, self._min_tokens = stops, min_tokens
+        self._tokens = 0
         self._held = max(map(len, stops), default=1) - 1  # characters
         self.open_end = open_end
         self._shown = len(open_end)  # characters of it that were shown
@@ -107,9 +108,9 @@ class Detokeniser:
             self.open_end, self._shown = "", 0
             return piece
         text = self.open_end + piece
-        places = [place for place in map(text.find, self._stops) if place >= 0]
-        self.stopped = bool(places)
-        end = min(places, default=max(0, len(text) - self._held))
+        found = [start for start in map(text.find, self._stops) if start >= 0]
+        self.stopped = bool(found)
+        end = min(found, default=max(0, len(text) - self._held))
         shown = text[self._shown : end]
         self.open_end = "" if self.stopped else text[end:]
         self._shown = max(0, self._shown - end)

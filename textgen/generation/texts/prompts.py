@@ -71,7 +71,8 @@ def encoded_prompt(
             space = tokenizer.encode(" ") if after_space else NO_IDS
             return EncodedPrompt(tokenizer.decode(ids), np.concatenate([space, ids]))
         prompt = ""
-    text, first = " " * after_space + prompt, None
+    text = f" {prompt}" if after_space else prompt
+    first = None
     if text.endswith(" ") and (first := spaced()) is not None:
         text = text[:-1]
     return EncodedPrompt(prompt, check_prompt(tokenizer, text, unknown_characters), before, first)

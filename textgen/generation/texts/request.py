@@ -16,10 +16,7 @@ from textgen.errors import UsageError
 from textgen.generation.sampling.chain import Chain
 from textgen.generation.texts.prompts import EncodedPrompt, encoded_prompt, spaced_tokens
 from textgen.generation.texts.results import GenerationState
-from textgen.pipeline.options import (
-    MAX_N,
-    RequestOptions,
-)
+from textgen.pipeline.options import MAX_N, RequestOptions
 from textgen.plugin.config_reader import ConfigReader, Faults
 from textgen.protocols import Ids, Table, Tokenizer
 
@@ -123,7 +120,7 @@ class RequestChecker:
     ) -> Iterator[Request]:
         """The request for each of many prompts. An error says which it is."""
         shared = attrs.evolve(shared, index=None)
-        for place, item in enumerate(prompts):
+        for position, item in enumerate(prompts):
             try:
                 if isinstance(item, Mapping):
                     own = {**options, **item}
@@ -134,22 +131,20 @@ class RequestChecker:
                     request = self._with_prompt(shared, item, {})
                 request.check_end()
             except UsageError as error:
-                error.source = f"prompts[{place}]"
+                error.source = f"prompts[{position}]"
                 raise
             yield request
 
     def _with_prompt(self, request: Request, prompt: Any, own: Table) -> Request:
         """A request with its prompt, and other fields of its own."""
-        chain, state, unknown = (
-            own.get(name, getattr(request, name))
-            for name in ("chain", "state", "unknown_characters")
-        )
+        chain = own.get("chain", request.chain)
+        state = own.get("state", request.state)
         # A sampler that ends texts knows what they may begin with.
         is_free = not any(link.ends for link in chain.links)
         made = encoded_prompt(
             self.tokenizer,
             prompt,
-            unknown,
+            own.get("unknown_characters", request.unknown_characters),
             lambda: self._spaced if is_free else None,
             self._priming,
             after_space=state is not None and state.held,
@@ -178,7 +173,8 @@ class RequestChecker:
     def _priming(self) -> Ids:
         """(N,) ids that texts begin after."""
         end = end_id(self.tokenizer)
-        return np.array(self.record.get("priming") or [end] * (end is not None), np.int64)
+        ids = self.record.get("priming") or ([] if end is None else [end])
+        return np.array(ids, np.int64)
 
     @cached_property
     def _own(self) -> Request:

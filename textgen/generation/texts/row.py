@@ -286,10 +286,10 @@ def start_history(rows: Sequence[Row]) -> SequenceHistory:
     history = rows[0].request.chain.begin(
         [row.ids for row in rows], [(row.request.seed, row.index) for row in rows]
     )
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row.start is not None:
             with reading_state():
-                history.load_row(place, row.start.history)
+                history.load_row(index, row.start.history)
     return history
 
 
