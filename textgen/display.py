@@ -48,12 +48,14 @@ def coloured(tokens: Ids, logprobs: Floats, tokenizer: Tokenizer) -> str:
     """
     is_cut = len(tokens) > MAX_TOKENS
     tokens, bits = tokens[:MAX_TOKENS], -logprobs[:MAX_TOKENS] / math.log(2)
-    decoder, unknown, spans = incremental_decoder(tokenizer), unknown_id(tokenizer), []
-    for place, surprise in enumerate(np.nan_to_num(bits)):
-        token = tokens[place : place + 1]
+    decoder, spans = incremental_decoder(tokenizer), list[str]()
+    unknown, end = unknown_id(tokenizer), end_id(tokenizer)
+    for position, surprise in enumerate(np.nan_to_num(bits)):
+        token = tokens[position : position + 1]
         # The text of a character of several tokens comes with the last of them.
-        text = decoder.decode(token, place == len(tokens) - 1)
-        text += "\n" * bool(place and token == end_id(tokenizer))
+        text = decoder.decode(token, position == len(tokens) - 1)
+        if position and token == end:
+            text += "\n"
         tag = "u" if token == unknown else "span"
         # An element around each line break lets the style put a mark there that is not text.
         shown = escape(text).replace("\n", "<i>\n</i>")
@@ -62,8 +64,10 @@ def coloured(tokens: Ids, logprobs: Floats, tokenizer: Tokenizer) -> str:
     note = (
         f"{np.nanmean(bits):.2f} bits per token on average over {np.isfinite(bits).sum():,} tokens"
     )
-    note += ", the first of the text" * is_cut
-    note += "; underlined: outside the vocabulary" * bool((tokens == unknown).any())
+    if is_cut:
+        note += ", the first of the text"
+    if (tokens == unknown).any():
+        note += "; underlined: outside the vocabulary"
     borders = [f"{low:g} to {high:g}" for low, high in itertools.pairwise((0, *_COLOUR_BITS))]
     names = enumerate([*borders, f"over {_COLOUR_BITS[-1]:g}"])
     legend = " ".join(f'<span class="s{level}">{name}</span>' for level, name in names)

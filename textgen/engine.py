@@ -339,13 +339,17 @@ def _executed(
     is_kept  False for a run directory that will be removed
     """
     check_cancelled(cancelled)
-    leads, directory = processes is None or processes.leads, RunDirectory(pipeline.output)
-    options["cancelled"] = asked = cancelled or (lambda: False)
-    if processes is not None:
-        options["cancelled"] = lambda: asked() or processes.is_orphaned()
+    leads = processes is None or processes.leads
+    directory = RunDirectory(pipeline.output)
+
+    def is_cancelled() -> bool:
+        if cancelled is not None and cancelled():
+            return True
+        return processes is not None and processes.is_orphaned()
+
     with contextlib.nullcontext() if processes is None else processes.in_turn():
         pipeline = fetched(pipeline, options["console"], overwrite=options["overwrite"])
-    execution = Execution(pipeline, processes=processes, **options)
+    execution = Execution(pipeline, cancelled=is_cancelled, processes=processes, **options)
     outcome, held_out = _ensure_trained(execution, is_kept=is_kept)
     device = pipeline.device
     if processes is not None:

@@ -131,7 +131,9 @@ class PromptError(UsageError):
         self.characters = tuple(characters)
         cause = f"the vocabulary lacks {', '.join(map(_shown, characters))}; leave it out"
         advice = ", or set unknown_characters to 'skip' (drop it) or 'unknown' (feed it as <unk>)"
-        super().__init__(cause + advice * (argument == "prompt"), argument=argument)
+        if argument == "prompt":
+            cause += advice
+        super().__init__(cause, argument=argument)
 
 
 def _shown(character: str) -> str:

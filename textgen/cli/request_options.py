@@ -70,7 +70,8 @@ class RequestCommand(click.Command):
 
 def _option(name: str, field: attrs.Attribute[Any]) -> click.Option:
     """An option of the command. A list is given by repeating it."""
-    flag, wanted, phrase = "--" + name.replace("_", "-"), field.type, field.metadata["help"]
+    flag = "--" + name.replace("_", "-")
+    wanted, phrase = field.type, field.metadata["help"]
     text = f"{phrase[:1].upper()}{phrase[1:]}."
     lists = [kind for kind in (wanted, *get_args(wanted)) if get_origin(kind) in (list, tuple)]
     kind: Any = _Value(flag, get_args(lists[0])[0] if lists else wanted)

@@ -121,7 +121,8 @@ def _ended(record: Mapping[str, Any]) -> str:
     """The step that the weights are of, which need not be the last that the progress showed, and
     who stopped it early.
     """
-    text, loss, stopped = "", record.get("best_loss"), record.get("stopped")
+    text = ""
+    loss, stopped = record.get("best_loss"), record.get("stopped")
     if loss is not None and record["data"]["validation_tokens"]:
         step = f"step {record['best_step']} of {record['step']}"
         best = record["best_objective"]

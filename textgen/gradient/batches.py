@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -54,7 +55,8 @@ def training_batches(options: GradientOptions, windows: Windows, seed: int) -> B
         cut = int(np.random.default_rng([seed, epoch, 2]).integers(len(tokens))) if epoch else 0
         return (np.asarray(tokens[(cut + places[:, None] + span) % len(tokens)], np.int64),)
 
-    return Batches(-(-len(windows) // size) if is_shuffled else stretch // length, batch)
+    per_epoch = math.ceil(len(windows) / size) if is_shuffled else stretch // length
+    return Batches(per_epoch, batch)
 
 
 def validation_batches(options: GradientOptions, windows: Windows) -> Iterator[Batch]:

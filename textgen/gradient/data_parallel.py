@@ -8,6 +8,7 @@ import contextlib
 import copy
 import hashlib
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -102,7 +103,7 @@ class DataParallelStep:
         given a number.
         """
         processes, is_cpu = context.processes, context.device == "cpu"
-        rows = -(-len(batch[0]) // accumulate)
+        rows = math.ceil(len(batch[0]) / accumulate)
         count = min(context.threads or thread_count(), rows) if is_cpu else 1
         draws = changes = False
         if count > 1 or processes is not None:
@@ -264,7 +265,8 @@ class DataParallelStep:
         """Mean of an objective over batches of held-out data; None if there are none. To be called
         within `run`. Raises ProcessesError.
         """
-        sums, counts, processes = 0.0, 0.0, self._processes
+        sums, counts = 0.0, 0.0
+        processes = self._processes
         if processes is not None:
             batches = itertools.islice(batches, processes.rank, None, processes.size)
         for batch in batches:
@@ -300,7 +302,8 @@ class DataParallelStep:
         The loss of a part is its mean times its share of `count`, the predictions of the batch; 0
         if that is None.
         """
-        model, total, results = self.replicas[replica], len(batch[0]), []
+        model, total = self.replicas[replica], len(batch[0])
+        results = []
         device_type = self.device.partition(":")[0]
         model.train()
         place = replica

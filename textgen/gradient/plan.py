@@ -128,7 +128,8 @@ class Plan:
         if math.isfinite(self._seconds):
             since = self._last_began - self._evaluated_began
             return self._timed_steps > 0 and since >= self._interval
-        return step % min(self.steps_per_epoch, -(-self.expected_steps(step) // 8)) == 0
+        eighth = math.ceil(self.expected_steps(step) / 8)
+        return step % min(self.steps_per_epoch, eighth) == 0
 
     def _left(self) -> float:
         """Seconds that are left for steps."""

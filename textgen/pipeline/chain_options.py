@@ -25,7 +25,8 @@ def changed(
     has it, the sampler that does joins before the first with a higher `Component.order`. Raises
     UsageError with every fault.
     """
-    reader, options, faults = ConfigReader(Path.cwd(), plugins), dict(options), Faults()
+    reader = ConfigReader(Path.cwd(), plugins)
+    options, faults = dict(options), Faults()
     given: dict[RegisteredComponent, dict[str, Any]] = {}  # options of one may need each other
     if (strategy := options.pop("strategy", None)) is not None:
         offer = isinstance(strategy, str) and plugins.find("strategy", strategy)

@@ -48,15 +48,14 @@ class DataOptions:
     )
     validation: int | float = option(
         0.1,
-        help="text held out for validation: a share of the corpus, at its end; or a number "
-        "of tokens, in spans "
-        "from 16 places of its last tenth",
+        help="text held out for validation: a share of the corpus, at its end; or a number of "
+        "tokens, in 16 spans of its last tenth",
         validator=_check_held_out,
     )
     windows: tuple[int, ...] | None = option(
         None,
-        help="numbers of windows to train on and to validate on, from the start of the "
-        "corpus, instead",
+        help="instead, numbers of windows to train on and to validate on, from the start of the "
+        "corpus",
         validator=optional(and_(min_len(2), max_len(2), deep_iterable(ge(0)))),
     )
 
@@ -176,9 +175,8 @@ class CheckpointOptions:
 
     seconds: float = option(
         30.0,
-        help="most work, in seconds, that a crash can lose, or twenty times the duration "
-        "of writing a checkpoint if "
-        "that is more; 0 writes one after every step",
+        help="most work, in seconds, that a crash can lose, or twenty times the duration of "
+        "writing a checkpoint if that is more; 0 writes one after every step",
         validator=ge(0),
     )
 
@@ -203,6 +201,6 @@ class GeneralOptions:
     )
     output: Path | None = option(
         None,
-        help="the run directory; if not set, runs/NAME in the current folder, with the "
-        "name of the pipeline file",
+        help="the run directory; if not set, runs/NAME in the current folder, with the name of "
+        "the pipeline file",
     )

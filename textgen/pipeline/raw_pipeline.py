@@ -105,8 +105,10 @@ def _parsed_toml(data: bytes, path: Path) -> dict[str, Any]:
             return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         cause = f"not valid TOML: {error}"
-    init = f"`textgen init {quoted(str(path))}` writes a pipeline for a text"
-    raise PipelineError([Fault("", cause, hint=init * (path.suffix != ".toml"))], str(path))
+    hint = ""
+    if path.suffix != ".toml":
+        hint = f"`textgen init {quoted(str(path))}` writes a pipeline for a text"
+    raise PipelineError([Fault("", cause, hint=hint)], str(path))
 
 
 def _parsed(overrides: Iterable[str], faults: Faults) -> dict[str, Any]:

@@ -71,7 +71,8 @@ class ConfigReader:
         if not isinstance(table, Mapping):
             raise self._refused("expected a table", table)
         attrs.resolve_types(cls)
-        fields, values, faults = attrs.fields_dict(cls), dict[str, Any](), Faults()
+        fields = attrs.fields_dict(cls)
+        values, faults = dict[str, Any](), Faults()
         is_whole = True
         for name, field in fields.items():
             own, kind = self.at(name), field.metadata.get("kind")

@@ -129,7 +129,8 @@ class EncodedText:
 
     def _pieces(self) -> Iterator[CorpusPiece]:
         """The pieces of the corpus; `_read_digest` is theirs once the last one was read."""
-        offer, digest, characters = self.corpus_choice.offer, hashlib.sha256(), 0
+        offer = self.corpus_choice.offer
+        digest, characters = hashlib.sha256(), 0
         for piece in read_pieces(self.corpus, offer):
             if piece is DOCUMENT_END:
                 self._has_documents = True

@@ -223,7 +223,8 @@ def build_chain(
 
     Raises PipelineError with the faults of all of them, each with its place in a pipeline.
     """
-    built, faults, tokenizer = [], Faults(), context.tokenizer
+    built, faults = [], Faults()
+    tokenizer = context.tokenizer
     assert tokenizer is not None
     for number, choice in enumerate(choices):
         try:
@@ -241,7 +242,8 @@ def check_models(choice: ConfiguredComponent, made: Any, context: BuildContext) 
     """Raise PipelineError for a run among the options of a strategy that gives it a model of
     another vocabulary.
     """
-    models, own, faults = getattr(made, "models", ()), context.tokenizer, Faults()
+    models, own = getattr(made, "models", ()), context.tokenizer
+    faults = Faults()
     assert own is not None
     for key, run in choice.runs().items():
         other = context.build(run)

@@ -117,11 +117,9 @@ def _split_windows(
     available = len(Windows(tokens, length, stride))
     if count + held_out > available:
         raise CorpusError(
-            f"the corpus has {available:,} windows of {length} tokens at stride {stride}, "
-            f"and the pipeline wants "
-            f"{count:,} to train on and {held_out:,} to validate on; lower data.windows or "
-            f"data.window_stride, or use "
-            "a longer text"
+            f"the corpus has {available:,} windows of {length} tokens at stride {stride}, and the "
+            f"pipeline wants {count:,} to train on and {held_out:,} to validate on; lower "
+            "data.windows or data.window_stride, or use a longer text"
         )
 
     def windows(first: int, count: int) -> Ids:

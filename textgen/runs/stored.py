@@ -103,7 +103,8 @@ def verify(path: str | Path) -> dict[str, str]:
 
 
 def _read(directory: RunDirectory, raw: RawPipeline | None) -> StoredRun:
-    record, remarks, is_edited = directory.read_run(), [], False
+    record = directory.read_run()
+    remarks, is_edited = [], False
     if directory.next.exists():
         remarks.append(
             f"the new run in {directory.path} is not finished; this is the one that it replaces "

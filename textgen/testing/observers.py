@@ -103,7 +103,7 @@ class ObserverSuite(Suite):
             once = Counter(whole.get(name, "").splitlines())
             ends = bare.get(name, "").splitlines()  # written of beginning and end, twice by right
             for line, count in Counter(text.splitlines()).items():
-                if line.strip() and once[line] == 1 < count and line not in ends:
+                if line.strip() and once[line] == 1 and count > 1 and line not in ends:
                     raise Violation(f"{name} has {line!r} twice: before and after it resumed")
 
     def observer_files(self) -> None:

@@ -199,7 +199,9 @@ def check_memory(call: Callable[[int], object], calls: int, allowed: float) -> N
     gc.freeze()  # then only what the calls leave has to be looked through
     try:
         made = _calls_made(call, 0, calls // _MEMORY_PARTS)  # whatever is kept once
-        for size in [calls // _MEMORY_PARTS] * (_MEMORY_PARTS - 1) + [calls * _MORE_CALLS] * 2:
+        sizes = [calls // _MEMORY_PARTS] * (_MEMORY_PARTS - 1)
+        sizes += [calls * _MORE_CALLS] * 2
+        for size in sizes:
             before, begun = _traced_memory(), made
             made = _calls_made(call, made, size)
             grown = _traced_memory() - before
