@@ -1,4 +1,4 @@
-"""Documents: how a corpus marks where they end, and where a text can be cut."""
+"""Documents: how a corpus marks their ends, and how a text is cut into segments."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ class DocumentEnd(enum.Enum):
 
 
 DOCUMENT_END: Final = DocumentEnd.DOCUMENT_END
-"""The end of a document: a corpus yields it after the pieces of each."""
+"""The end of a document. A corpus yields it after the text of each document."""
 CorpusPiece: TypeAlias = str | DocumentEnd
-"""What a corpus yields: text, or DOCUMENT_END."""
+"""What a corpus yields: a string, or DOCUMENT_END."""
 # Characters encoded at once, and the longest stretch without a space that stays whole.
 _SEGMENT: Final = 1 << 16
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def end_id(tokenizer: object) -> int | None:
-    """A tokenizer's id for the end of a document; None if it has none
-    (textgen.protocols.DocumentTokenizer).
+    """A tokenizer's id for the end of a document, or None.
+
+    See textgen.protocols.DocumentTokenizer.
     """
     return getattr(tokenizer, "end_id", None)
 
 
 def split_documents(pieces: Iterable[CorpusPiece]) -> Iterator[Iterator[str]]:
-    """The documents of a corpus, each as its pieces; one if none are marked.
+    """Yield the documents of a corpus as iterators of strings; one document if none are marked.
 
-    Those without text are left out.
-
-    Holds no text: as with itertools.groupby, taking the next document skips what is left of the one
-    before.
+    Documents without text are left out. No text is kept: as with itertools.groupby, taking the next
+    document skips the rest of the one before.
     """
     for is_end, group in itertools.groupby(
         filter(None, pieces), lambda piece: piece is DOCUMENT_END
@@ -50,11 +49,11 @@ def split_documents(pieces: Iterable[CorpusPiece]) -> Iterator[Iterator[str]]:
 
 
 def segments(pieces: Iterable[str]) -> Iterator[str]:
-    """A text in segments of at most 65,536 characters, to be encoded one by one.
+    """Cut a text into segments of at most 65,536 characters, which are encoded separately.
 
-    They are cut before spaces that follow something else, where most tokenizers of words and parts
-    of words begin a token, so that the cuts change nothing. A longer stretch without any is cut
-    too, at places that depend on the text alone, however it comes in pieces. Lone surrogates become
+    Cuts are before a space that follows another character. Most tokenizers of words and subwords
+    begin a token there, so the cuts do not change the tokens. A longer stretch without such a space
+    is cut inside. The cuts depend on the text only, not on its pieces. Lone surrogates become
     U+FFFD.
     """
     held, start = "", 0

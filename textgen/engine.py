@@ -1,4 +1,4 @@
-"""The engine: the flow of a run, from a pipeline to text.
+"""The engine: runs a pipeline, from the corpus to generated text.
 
 pipeline.toml -> Pipeline -> corpus -> tokenizer -> token array -> model <-> trainer
 -> run directory -> generator -> text
@@ -45,15 +45,17 @@ from textgen.runs.training import AnyObserver
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """A finished run. A notebook shows its curve, its best loss and its texts.
+    """The result of a run. Notebooks display its best loss, loss curve and texts.
 
-    path         the run directory; None in memory
-    outcome      "trained", "resumed" (from a checkpoint), "skipped" (it was already finished), or
-                 "interrupted" (in memory, by `cancelled`)
-    best_loss    the loss of the evaluation whose weights it has, in nats per token, of the held-out
-                 text if there is one: the lowest, unless an objective measures held-out data itself
-    history      the rows of metrics.jsonl, one per evaluation
-    generations  the texts of the pipeline's `[generate]` table
+    path         the run directory; None for a run in memory
+    outcome      "trained", "resumed" (from a checkpoint), "skipped" (the run was finished before),
+                 or "interrupted" (a run in memory that was cancelled)
+    best_loss    loss of the evaluation that the weights are from, in nats per token of the held-out
+                 text, or of the training text if none is held out. It is the lowest one, unless the
+                 objective chooses by a measure of its own
+    history      rows of metrics.jsonl, one per evaluation
+    generator    generates with the trained model
+    generations  the texts that the `[generate]` table asks for
     """
 
     path: Path | None
@@ -66,9 +68,9 @@ class Run:
     _curve: bytes = attrs.field(default=b"", repr=False)
 
     def save(self, path: str | Path) -> None:
-        """Write a run directory for `textgen.load`, without metrics and checkpoints.
+        """Write a run directory that `textgen.load` reads, without metrics and checkpoints.
 
-        Raises RunError if the directory holds a run or other files.
+        Raises RunError if the directory contains a run or other files.
         """
         save_run(self.generator, path)
 
@@ -81,9 +83,10 @@ class Run:
 
 
 class Engine:
-    """Runs pipelines with one set of plugins. Engines share nothing, and any thread may use one.
+    """Runs pipelines with a set of plugins.
 
-    `Engine(plugins)` takes a PluginSet; `Engine()` has all plugins that are installed.
+    An engine can be used from any thread, and shares nothing with other engines.
+    `Engine(plugins)` uses a PluginSet, `Engine()` all installed plugins.
     """
 
     def __init__(self, plugins: ComponentSource | None = None) -> None:
@@ -92,13 +95,15 @@ class Engine:
     def pipeline(
         self, source: Source, overrides: Overrides = (), *, output: str | Path | None = None
     ) -> Pipeline:
-        """Check a pipeline: a TOML file's path, or a mapping of the same shape.
+        """Read and check a pipeline.
 
-        Raises PipelineError.
+        source     the path of a TOML file, or a mapping of the same shape, in which objects may
+                   replace the tables of components, as in `train`
+        overrides  `{"trainer.batch_size": 8}`, `{"trainer": {"batch_size": 8}}` or
+                   `["trainer.batch_size=8"]`
+        output     the run directory, in place of the pipeline's
 
-        In a mapping, objects may replace the tables of components, as in `train`. `overrides` are
-        `{"trainer.batch_size": 8}`, `{"trainer": {"batch_size": 8}}` or `["trainer.batch_size=8"]`.
-        `output` replaces the pipeline's run directory.
+        Raises PipelineError with all faults that were found.
         """
         return resolve(source, overrides, self.plugins(), output)
 
@@ -119,29 +124,29 @@ class Engine:
         cancelled: Callable[[], bool] | None = None,
         processes: Processes | None = None,
     ) -> Run:
-        """Train, resume or skip, depending on the run directory; then generate.
+        """Train, resume or skip training, depending on the run directory; then generate.
 
-        overrides, output   as in `pipeline`
-        overwrite  train again. `load` gives the finished run in the directory, with a warning,
-                   until the new one is finished
-        update     where the text of the finished run has changed, train its model on with the new
-                   text, and replace it like `overwrite`
-        console    where progress is written; None is silent
-        observers  objects with a method `observe(event)`, or functions of an event. They are called
-                   after the pipeline's own observers, and an exception in one ends the run
-        cancelled  a function that is called after every step and while a large corpus is read. Once
-                   it gives true, the run writes a checkpoint and raises Interrupted
-        processes  several processes that train together and all call this in `processes.joined()`.
-                   Only the first writes, tells the pipeline's observers and generates. The others
-                   read its run directory
+        source, overrides, output   as in `pipeline`
+        overwrite  train a new model. Until it is finished, `load` returns the old one, with a
+                   warning
+        update     if the text has changed since the run was finished, train its model further on
+                   the new text, and replace it as `overwrite` does
+        console    where progress is written; None for no progress
+        observers  functions of an event, or objects with a method `observe(event)`. They are called
+                   after the pipeline's observers. An exception in one of them ends the run
+        cancelled  called after every step and while a large corpus is read. When it returns true,
+                   the run writes a checkpoint and raises Interrupted
+        processes  processes that train together; each of them makes this call within
+                   `processes.joined()`. The first one writes the run directory, calls the
+                   pipeline's observers and generates, and the others read the run directory
 
-        A finished run that is skipped is only read, so any number of threads and processes may do
-        so at once; but where its samplers, strategy, observers or texts are others now, they are
+        A finished run is not trained again, only read, by any number of threads and processes at
+        once. If its samplers, strategy, observers or `[generate]` table have changed, they are
         written to its pipeline.toml.
 
-        Raises PipelineError, RunMismatchError for a run of another pipeline, RunLockedError,
-        RunError, CorpusError, TrainingError, PluginError for a fault of a plugin, and OSError where
-        a file of the run cannot be written.
+        Raises PipelineError; RunMismatchError if the directory has a run of another pipeline;
+        RunLockedError; RunError; CorpusError; TrainingError; PluginError for a fault of a plugin;
+        OSError if a file of the run cannot be written.
         """
         pipeline = self.pipeline(source, overrides, output=output)
         leads = processes is None or processes.leads
@@ -180,26 +185,26 @@ class Engine:
     ) -> Run:
         """Train a model on a text, in memory unless `output` names a run directory.
 
-        `Run.save` writes one later.
+        `Run.save` writes a run in memory to a directory.
 
-        corpus     a text, a list of documents, an object or a table
-        tokenizer, trainer   an object that follows textgen.protocols, a table as in a pipeline, or
-                   the name of a component. The default tokenizer has one token per character. A
-                   fitted tokenizer, such as a generator's, keeps its vocabulary
-        sampler    the same, or a list of them
-        model      the same, such as `{"start": path}` to train the model of a run on with its
-                   tokenizer; a torch module with `forward(tokens, state=None) -> (logits, state)`,
-                   which is trained in place, while the generator gets a copy with the weights of
-                   the best evaluation; or a function that makes such a module from a BuildContext,
-                   which has the `vocab_size`
+        corpus     a string, a list of documents, a table as in a pipeline, or an object that
+                   follows textgen.protocols
+        tokenizer, trainer   the name of a component, a table, or an object. The default tokenizer
+                   has one token per character. A tokenizer that is fitted keeps its vocabulary
+        sampler    a table, an object or a function of logits and history, or a list of these
+        model      a table, such as `{"start": path}` to train the model of a run further with its
+                   tokenizer; an object; a torch module with
+                   `forward(tokens, state=None) -> (logits, state)`; or a function that makes such
+                   a module from a BuildContext, which has the `vocab_size`. A module is trained in
+                   place, and the generator gets a copy with the weights of the best evaluation
         data, generate   tables of the pipeline. Without `generate`, no text is generated
+        cancelled  as in `run`; but without `output`, training that is cancelled returns a Run with
+                   the outcome "interrupted", no generations, and the model as it is, or that of the
+                   best evaluation if the loss has risen since. Before the first step, Interrupted
+                   is raised
 
-        cancelled  as in `run`; without `output` the result is a Run all the same, with the outcome
-                   "interrupted", no generations and the model as it was then, or at its best
-                   evaluation if the loss has risen since. Before the first step, raises Interrupted
-
-        The other arguments are keys of a pipeline, or as in `run`. Raises the errors of `run`. The
-        caller closes the objects.
+        The other arguments are keys of a pipeline, or those of `run`. Raises the errors of `run`.
+        Objects are closed by the caller.
         """
         with tempfile.TemporaryDirectory(prefix="textgen-", ignore_cleanup_errors=True) as folder:
             if tokenizer is None and not (isinstance(model, Mapping) and "start" in model):
@@ -239,19 +244,20 @@ class Engine:
         tokenizer: str | Table | Tokenizer | None = None,
         corpus: str | Sequence[str] | Table | Corpus | None = None,
     ) -> Generator:
-        """The generator of a run directory.
+        """Load the generator of a run directory.
 
-        For an unfinished run it uses a checkpoint (see `finish`), with a warning.
+        An unfinished run is loaded from a checkpoint (see `finish`), with a warning.
 
-        path       the run directory; if it holds no run, the name of a run that a plugin offers
-        sampler    as in `train`; replaces the run's own chain
-        model, tokenizer, corpus   as in `train`; replace the run's own. Model and tokenizer get its
-                   weights and vocabulary. `copy_finder` reads the corpus, which must be the same
-                   text
+        path       the run directory, or the name of a run that a plugin offers
+        device     "auto", "cpu", "cuda", "cuda:N" or "mps"
+        sampler    replaces the sampler chain; as in `train`
+        model, tokenizer   replace those of the run; as in `train`. They get its weights and its
+                   vocabulary
+        corpus     the text that the run was trained on, for `copy_finder`; as in `train`
 
-        Raises RunError without a run or a checkpoint, CorruptFileError for a file that the run did
-        not write, PipelineError if the plugin of a component is missing, UsageError if an object is
-        missing.
+        Raises RunError if there is no run or no checkpoint, CorruptFileError for a damaged file,
+        PipelineError if the plugin of a component is missing, UsageError if an object is missing,
+        DeviceError.
         """
         if device != "auto":  # also where the model has no use for one
             devices.resolve(device)
@@ -269,24 +275,24 @@ class Engine:
         return load_generator(run, plugins, device=device, given=given, source=str(path))
 
     def finish(self, path: str | Path) -> bool:
-        """Finish an unfinished run, and record that in run.json.
+        """Finish an unfinished run, without training it further.
 
         The newest checkpoint becomes the model, or the best one if the loss has risen since.
 
-        Returns False for a finished run, and does not change it. Raises RunError without a run or a
-        checkpoint, RunLockedError while it is trained, CorruptFileError.
+        Returns False for a run that is finished already. Raises RunError if there is no run or no
+        checkpoint, RunLockedError while the run is trained, CorruptFileError for a damaged file.
         """
         return finish_run(run_directory(path))
 
     def build(self, kind: str, table: Table, context: BuildContext) -> Any:
         """Build a component from a table as in a pipeline.
 
-        kind     such as "corpus" or "strategy", or one that a package asks for, such as "metric"
+        kind     such as "corpus" or "strategy", or a kind of a package, such as "metric"
         table    `type` and options; paths are relative to `context.folder`
-        context  the context for the component's `build`
+        context  passed to the component's `build`
 
-        The caller closes the component if it has a method `close`. Raises PipelineError for a wrong
-        table, ContractError for a fault of the plugin.
+        The caller closes the component, if it has a method `close`. Raises PipelineError for a
+        fault of the table, ContractError for a fault of the plugin.
         """
         context = attrs.evolve(context, plugins=self.plugins())
         choice = ConfigReader(context.folder, context.plugins, kind, kind).choice(kind, table)
@@ -294,16 +300,15 @@ class Engine:
 
     @contextlib.contextmanager
     def blaming(self, kind: str, name: str) -> Iterator[None]:
-        """Make a block a boundary of a component's code: what fails in the block is the component's
-        fault, and becomes a ContractError that names its plugin. Errors of textgen stay as they
-        are.
+        """Turn exceptions in a block into a ContractError that names the component's plugin.
 
-        A package that asks for components of a kind of its own calls their methods in such blocks.
+        Errors of textgen stay as they are. Packages with a kind of their own call the methods of
+        its components in such blocks.
 
         kind  as for `build`
         name  the `type` in the component's table
 
-        Raises UsageError where no plugin offers the component.
+        Raises UsageError if no plugin offers the component.
         """
         component = self.plugins().find(kind, name)
         if isinstance(component, Fault):
@@ -312,8 +317,7 @@ class Engine:
             yield
 
     def read_corpus(self, table: Table) -> Iterator[CorpusPiece]:
-        """The pieces of the corpus of a `[corpus]` table: text, and DOCUMENT_END after each marked
-        document.
+        """Read the corpus of a `[corpus]` table: strings, with DOCUMENT_END after each document.
 
         Raises PipelineError and CorpusError.
         """

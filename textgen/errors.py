@@ -13,12 +13,12 @@
     │   ├── RunLockedError       .pid         another process is using it
     │   └── CorruptFileError     .path
     ├── TrainingError            .step: training cannot continue
-    ├── ProcessesError           .step: of several processes of a run, one is lost
+    ├── ProcessesError           .step: one of several processes of a run is lost
     └── Interrupted              .step; exit code 128 + signal
 
-The text of each says what is wrong, where, and what to do; the attributes hold the same facts.
-Options have their name in Python, in backticks: the command line says --overwrite. `.advice` is
-what to do, where only those who called know that.
+Messages say what is wrong, where, and what to do; the attributes have the same facts. Messages name
+options as in Python, in backticks, and the command line replaces that by --overwrite. `.advice` is
+set by callers that know better what to do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MAX_VALUE: Final = 60  # characters of a value that is shown whole: no checksum
 
 @attrs.define(slots=False, eq=False)
 class TextgenError(Exception):
-    """Base class of every expected error. A bug is never one of these."""
+    """Base class of all errors that textgen raises on purpose. Any other exception is a bug."""
 
     message: str
     exit_code = 1
@@ -63,10 +63,12 @@ class TextgenError(Exception):
 
 @attrs.frozen
 class Fault:
-    """One fault of a pipeline or of the arguments of a call.
+    """A fault of a pipeline or of an argument.
 
-    `path` is dotted, like the keys of overrides (`trainer.batch_size`, `sampler.0.type`).
-    `expected` and `given` are phrases. `hint` is a suggestion.
+    path      dotted, as the keys of overrides: `trainer.batch_size`, `sampler.0.type`
+    expected  what was expected, or what is wrong
+    given     the value
+    hint      what to do
     """
 
     path: str
@@ -75,7 +77,7 @@ class Fault:
     hint: str = ""
 
     def below(self, place: str) -> Fault:
-        """This fault of a part that is at a place."""
+        """This fault with `place`, a dotted path, put before its own path."""
         return attrs.evolve(self, path=f"{place}.{self.path}".strip("."))
 
     def __str__(self) -> str:
@@ -86,10 +88,10 @@ class Fault:
 
 
 class UsageError(TextgenError):
-    """The command, the pipeline or an argument is wrong; nothing was done.
+    """The command, the pipeline or an argument is wrong. Nothing was done.
 
-    `faults` has every fault; `argument` is that of the first. `source` is the place of the
-    argument: a file, or an index among several prompts.
+    `faults` has all faults, and `argument` is the path of the first. `source` says where the
+    argument is: a file, or an index among several prompts.
     """
 
     exit_code = 2
@@ -110,11 +112,10 @@ class UsageError(TextgenError):
 
 
 class PipelineError(UsageError):
-    """A pipeline that cannot be used.
+    """The pipeline cannot be used.
 
-    All its faults are in `faults`; `argument` is the key of the first.
-
-    `source` is "overrides" where those are wrong.
+    `faults` has all faults, and `argument` is the key of the first. `source` is "overrides" if
+    these are wrong.
     """
 
     def __init__(self, faults: Sequence[Fault], source: str = "pipeline") -> None:
@@ -125,7 +126,7 @@ class PipelineError(UsageError):
 
 
 class PromptError(UsageError):
-    """The prompt, or a text to score, has `characters` that the vocabulary lacks."""
+    """The vocabulary lacks `characters` of a prompt, or of a text to score."""
 
     def __init__(self, characters: Sequence[str], argument: str = "prompt") -> None:
         self.characters = tuple(characters)
@@ -146,7 +147,7 @@ class DeviceError(UsageError):
 
 @attrs.frozen
 class Difference:
-    """A key of a run's fingerprint whose value was another; None where it was not set."""
+    """A key of a run's fingerprint whose value has changed. None means that it is not set."""
 
     key: str
     before: Any
@@ -161,11 +162,10 @@ class Difference:
 
 
 class RunMismatchError(UsageError):
-    """The run directory holds a run of another pipeline, vocabulary or text; `differences` lists
-    the keys.
+    """The run directory has a run of another pipeline, vocabulary or text.
 
-    If only the length of training or the text differs, `reason` says why the run cannot be trained
-    on, or how it can.
+    `differences` lists the keys that differ. If only the length of training or the text differs,
+    `reason` says how the run can be trained further, or why it cannot.
     """
 
     def __init__(self, path: Path, differences: Sequence[Difference], reason: str = "") -> None:
@@ -194,7 +194,7 @@ class CorpusError(TextgenError):
 
 
 class PluginError(TextgenError):
-    """A fault of a plugin (textgen.plugin.Plugin)."""
+    """A fault of `plugin`, a textgen.plugin.Plugin; `cause` says what it is."""
 
     def __init__(self, plugin: Any, cause: str) -> None:
         self.plugin, self.cause = plugin, cause
@@ -202,7 +202,7 @@ class PluginError(TextgenError):
 
 
 class ContractError(PluginError):
-    """A RegisteredComponent broke the contract of its kind (textgen.protocols)."""
+    """A component broke the contract of its kind (see textgen.protocols)."""
 
     def __init__(self, offer: Any, cause: str) -> None:
         self.kind, self.component = offer.kind, offer.name
@@ -212,7 +212,8 @@ class ContractError(PluginError):
 class BrokenContract(Exception):
     """The object `culprit` broke its contract.
 
-    Whoever built it knows of which component it is, and raises ContractError instead.
+    Raised where the component of the object is not known; whoever built it raises ContractError
+    instead.
     """
 
     def __init__(self, culprit: object, cause: str) -> None:
@@ -247,9 +248,9 @@ class CorruptFileError(RunError):
 
 @attrs.define(slots=False, eq=False)
 class TrainingError(TextgenError):
-    """Training cannot continue: the loss is no longer a number, or nothing is left to train on.
+    """Training cannot continue: the loss is NaN, or there is nothing left to train on.
 
-    `refuses_state`: `train` found that the loaded state does not fit the trainer and the model.
+    `refuses_state` is True if the loaded state does not fit the trainer and the model.
     """
 
     step: int
@@ -258,10 +259,10 @@ class TrainingError(TextgenError):
 
 @attrs.define(slots=False, eq=False)
 class ProcessesError(TextgenError):
-    """One of several processes that train together has ended or does not answer.
+    """One of several processes that train together has ended or does not respond.
 
-    `step` is the step of the checkpoint from which the run resumes; None if there is none, or
-    another process knows it.
+    `step` is the step of the checkpoint from which the run resumes; None if there is none, or if
+    only another process knows it.
     """
 
     step: int | None = None
@@ -271,7 +272,7 @@ class ProcessesError(TextgenError):
 class Interrupted(TextgenError):
     """The run was interrupted.
 
-    `step` is the step of the checkpoint from which it resumes; None without training.
+    `step` is the step of the checkpoint from which it resumes; None if there is none.
     """
 
     step: int | None = None
@@ -283,4 +284,4 @@ class Interrupted(TextgenError):
 
 
 class PluginWarning(UserWarning):
-    """A plugin was quarantined: it is left out, and everything that does not need it works."""
+    """A plugin is broken and was left out. Everything that does not need it works."""

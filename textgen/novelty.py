@@ -1,8 +1,7 @@
-"""Measures what a generated text shares with the corpus of its model.
+"""Measures how much of a generated text is copied from the training corpus.
 
-The corpus is searched block by block. The hash of a window of tokens is a polynomial modulo 2**64:
-sums over a block give those of windows of any size, so that few windows are looked at again for a
-larger one.
+The corpus is searched in blocks. The hash of a window of tokens is a polynomial modulo 2**64, which
+prefix sums over a block give for windows of any size.
 """
 
 from __future__ import annotations
@@ -34,17 +33,17 @@ _Mask: TypeAlias = npt.NDArray[np.bool_]
 
 @attrs.frozen
 class CopyReport:
-    """Passages that a text shares with the training corpus.
+    """Passages of a text that also occur in the training corpus.
 
     tokens        number of tokens of the text
-    longest       number of tokens of the longest passage that the corpus has too; `longest_text` is
-                  its text. Passages shorter than 8 tokens are not found, and 1,000 tokens of longer
-                  ones
-    place         index of the corpus token where it first occurs; `excerpt` is the text around it
-    ngram_shares  for each n, the share of the text's n-grams that the corpus has; None if the text
-                  is shorter than n
-    is_document   whether the text, with its prompt, is a whole document of the corpus
-    passages      (start, end), in tokens, of the parts of the text whose 16-grams are all in the
+    longest       number of tokens of the longest such passage, from 8 to 1,000; 0 if there is none
+    longest_text  that passage
+    place         index of the token of the corpus where it first occurs; None if there is none
+    excerpt       the corpus around it
+    ngram_shares  for each n, the share of the text's n-grams that occur in the corpus; None if the
+                  text is shorter than n
+    is_document   whether prompt and text together are a whole document of the corpus
+    passages      (start, end), in tokens, of the parts of the text whose 16-grams all occur in the
                   corpus
     """
 
@@ -58,7 +57,7 @@ class CopyReport:
     passages: tuple[tuple[int, int], ...] = ()
 
     def describe(self) -> str:
-        """The report in a few lines."""
+        """The report as a few lines of text."""
         shares = ", ".join(
             f"{n}-grams {share:.0%}" for n, share in self.ngram_shares.items() if share is not None
         )
@@ -74,15 +73,15 @@ class CopyReport:
 
 @attrs.frozen
 class CopyFinder:
-    """Compares texts with the tokens (N,) of a training corpus. Any thread may use it."""
+    """Compares texts with the token ids (N,) of a training corpus. Can be used from any thread."""
 
     tokenizer: Tokenizer
     tokens: Ids
 
     def report(self, text: str, prompt: str = "") -> CopyReport:
-        """Measure how much of `text`, a continuation of `prompt`, is in the training corpus.
+        """Measure how much of `text`, a continuation of `prompt`, occurs in the training corpus.
 
-        Reads the corpus once.
+        Reads the whole corpus.
         """
         ids = self._encode(text)
         held, start, length, place = _search(ids, self.tokens)
@@ -102,10 +101,7 @@ class CopyFinder:
         )
 
     def is_document(self, text: str) -> bool:
-        """Whether a text is a whole document of the training corpus.
-
-        False if the corpus has no documents.
-        """
+        """Whether a text is a whole document of the corpus; False if it has no documents."""
         ids = self._encode(text)
         starts, lengths = self._documents
         starts = starts[lengths == len(ids)]

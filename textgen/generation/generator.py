@@ -1,6 +1,4 @@
-"""Generator: a trained model, its tokenizer and a chain of samplers, made to be shared between
-threads.
-"""
+"""Generator: a trained model with its tokenizer and sampler chain, shared by any threads."""
 
 from __future__ import annotations
 
@@ -57,20 +55,18 @@ _CACHED: Final = 1 << 26  # bytes of states inside prompts, of asynchronous requ
 
 @attrs.frozen(eq=False, kw_only=True, repr=False)
 class Generator(RequestChecker):
-    """Continues prompts.
+    """Continues prompts. Made by `textgen.load`, or by a Run.
 
-    Immutable: any number of threads may use one at once. Made by textgen.load or Run.generator.
-
-    A text depends only on its prompt, seed, index and options: not on the batch, other texts,
-    streaming or the thread.
+    A generator is immutable and can be used by any number of threads at once. A text depends only
+    on its prompt, seed, index and options, not on other texts, batches, streaming or the thread.
 
     tables     the tables of pipeline.toml
-    record     run.json: sizes of the split, where each component came from
+    record     run.json: sizes of the split, the package of each component, and more
     defaults   the run's `[generate]` table: the default options of a request
-    path       the run directory; None in memory
-    model_id   the checksum of the weights, which saved states name
-    training_tokens   gives the tokens (N,) of the training corpus, for the copy report
-    make_module       builds the model for training, with the run's weights, on a device
+    path       the run directory; None for a run in memory
+    model_id   the checksum of the weights, which saved states have
+    training_tokens   returns the token ids (N,) of the training corpus, for copy reports
+    make_module       builds the model for training on a device, with the weights of the run
     """
 
     model: Model  # all weights are in it
@@ -95,15 +91,14 @@ class Generator(RequestChecker):
 
     @property
     def components(self) -> Components:
-        """The components that it is built of."""
+        """The components of the generator."""
         return self.chain.components
 
     def close(self) -> None:
-        """End the generator, and close the components that have a method `close`, which no built-in
-        one has.
+        """Close the generator, and its components that have a method `close`.
 
-        A `with` block ends with it. Texts that are being made end at their next step, with a
-        UsageError, and so does every later use.
+        No built-in component has one. Texts in progress end at their next step with a UsageError,
+        which later calls raise too. The end of a `with` block closes the generator.
         """
         self.components.end()
         self._background.join()
@@ -117,11 +112,13 @@ class Generator(RequestChecker):
 
     @blaming
     def generate(self, prompt: Prompt = "", **options: Unpack[RequestKeywords]) -> Generation:
-        """Continue a prompt, given as text or as token ids (T,), with the options of
-        `RequestOptions`, samplers and strategies.
+        """Continue a prompt.
+
+        prompt   a string, token ids (T,), or a prompt from `prepare`
+        options  those of `RequestOptions`, of samplers and of strategies
 
         Raises PromptError for characters outside the vocabulary, UsageError for options out of
-        range, ContractError if a plugin is to blame.
+        range, ContractError for a fault of a plugin.
         """
         row = self._row(prompt, options)
         row.request.check_end()
@@ -137,20 +134,22 @@ class Generator(RequestChecker):
         distinct: bool = False,
         **options: Unpack[RequestKeywords],
     ) -> Iterator[Generation]:
-        """`n` continuations of each prompt, in order, up to `batch_size` at once. One that a
-        strategy makes of several lanes counts as many; one of more than `batch_size` runs alone.
+        """Continue many prompts in batches, and yield the texts in order.
 
-        Continuation j of prompt i is that of `generate` with `index + i * n + j`. A prompt with
-        options of its own is a mapping: `{"prompt": "The door", "max_new_tokens": 5}`. A time limit
-        holds for all of them together.
+        prompts     each as in `generate`, or a mapping of a prompt and its options, such as
+                    `{"prompt": "The door", "max_new_tokens": 5}`
+        n           number of continuations of each prompt. Continuation j of prompt i is the text
+                    of `generate` with `index + i * n + j`
+        batch_size  number of texts that are generated at once. A text counts once per lane of its
+                    strategy; one with more lanes than `batch_size` is generated alone
+        distinct    generate another text, with `index + 2**32` and so on, in place of one that
+                    equals an earlier one or is a whole document of the training corpus, which is
+                    read as by `copy_finder`. After 100 failures in a row there is a warning, and
+                    fewer texts are yielded
+        options     as in `generate`; a time limit applies to all texts together
 
-        Prompts in a list or a tuple are checked at once, with the errors of `generate`; others are
-        read and checked one by one.
-
-        distinct  replace a text that came before with its prompt, or is a whole document of the
-                  training corpus, by another, with `index + 2**32` and so on. The corpus is read as
-                  by `copy_finder`. After 100 failures in a row, a warning says so, and fewer texts
-                  come
+        A list or tuple of prompts is checked at once, with the errors of `generate`; any other
+        iterable is read and checked one by one.
         """
         check_number("n", n)
         check_number("batch_size", batch_size)
@@ -163,11 +162,11 @@ class Generator(RequestChecker):
 
     @blaming
     def stream(self, prompt: Prompt = "", **options: Unpack[RequestKeywords]) -> TextStream:
-        """The text of `generate` in pieces, never split inside a character or a stop text.
+        """Continue a prompt and return the text in pieces, as it is generated.
 
-        Options are checked at once, with the errors of `generate`. With max_new_tokens=None the
-        stream ends only when it is cancelled, by `cancel()` for example. It takes constant memory
-        unless a sampler reads the whole history.
+        No piece ends inside a character or a stop text. Options are checked at once, with the
+        errors of `generate`. With max_new_tokens=None the stream continues until it is cancelled,
+        in constant memory unless a sampler reads the whole history.
         """
         row = self._row(prompt, options)
         return TextStream(Scheduler(self._decoders, 1), row, self.model_id)
@@ -177,8 +176,8 @@ class Generator(RequestChecker):
     ) -> Generation:
         """`generate` for asyncio. Cancelling the task ends the text.
 
-        A task that is cancelled while its prompt is encoded or scored ends once that does; a score
-        does after the next block of 1,024 tokens at most.
+        A task that is cancelled while its prompt is encoded ends after that; while its prompt is
+        scored, after at most 1,024 tokens.
         """
         row = await self._prepared(prompt, options)
         row.request.check_end()
@@ -202,8 +201,9 @@ class Generator(RequestChecker):
 
     @blaming
     def score(self, text: str | Iterable[CorpusPiece], *, prompt: str = "") -> TextScore:
-        """Measure how well the model predicts a text after a prompt, in bounded memory (see
-        `score_tokens`).
+        """Measure how well the model predicts a text after a prompt.
+
+        Takes the arguments of `score_tokens`, raises its errors, and needs bounded memory.
         """
         given = self.prepare(prompt, unknown_characters="error")
         blocks = self.score_tokens(text, prompt=given)
@@ -213,17 +213,15 @@ class Generator(RequestChecker):
     def score_tokens(
         self, text: str | Iterable[CorpusPiece], *, prompt: Prompt = ""
     ) -> Iterator[TokenScores]:
-        """The log-probability of each token of a text after a prompt, in blocks, in bounded memory.
+        """Yield the log-probabilities of the tokens of a text after a prompt, in blocks.
 
-        A text is a string, whose characters have to be in the vocabulary, or the pieces of one, as
-        a corpus has them, whose unknown characters are counted. After training on documents, the
-        text is scored as whole documents with their ends: DOCUMENT_END among the pieces ends one,
-        and the end of the text ends the last.
+        text    a string, whose characters have to be in the vocabulary, or pieces as a corpus has
+                them, whose unknown characters are counted. After training on documents, the text
+                is scored as documents with their ends: DOCUMENT_END ends one, and the end of the
+                text ends the last
+        prompt  as in `generate`, and fed to the model in the same way
 
-        The text follows the prompt as a generated one does: what it begins after is the same, and
-        so is the first token if it has the space that ends the prompt.
-
-        Raises PromptError for characters outside the vocabulary.
+        Needs bounded memory. Raises PromptError for characters outside the vocabulary.
         """
         if isinstance(text, str):
             check_prompt(self.tokenizer, text, "error", "text")
@@ -240,8 +238,9 @@ class Generator(RequestChecker):
 
     @blaming
     def logits(self, text: Prompt) -> npt.NDArray[np.floating[Any]]:
-        """(T, V) logits after each of the T tokens of a text, given as text or ids: before any
-        sampler, in nats.
+        """The logits (T, V) after each token of a text, in nats, before any sampler.
+
+        text  a string or token ids (T,)
 
         Raises UsageError for an empty text, PromptError for characters outside the vocabulary.
         """
@@ -256,12 +255,13 @@ class Generator(RequestChecker):
     def next_logprobs(
         self, prompt: Prompt = "", **options: Unpack[RequestKeywords]
     ) -> tuple[Floats, Floats]:
-        """Two arrays (V,): log-probabilities of the first token that `generate` adds, by the model
-        and after the samplers.
+        """Log-probabilities (V,) of the next token in nats, before and after the samplers.
 
-        Tokens that the samplers forbid have -inf; all tokens do if a sampler ends the text there.
-        In nats, with the errors of `generate`. Raises UsageError where the time limit or
-        `cancelled` comes first.
+        The next token is the first one that `generate` adds. Tokens that the samplers exclude have
+        -inf; all of them do if a sampler ends the text there.
+
+        Raises the errors of `generate`, and UsageError if the time limit or `cancelled` comes
+        first.
         """
         peek = Peek(self._row(prompt, options))
         next(self._each(iter([peek.row]), 1))
@@ -278,11 +278,10 @@ class Generator(RequestChecker):
 
     @blaming
     def module(self, device: str = "cpu") -> Any:
-        """The run's model as a torch.nn.Module of its own on `device`, with its weights, in
-        evaluation mode.
+        """A new torch.nn.Module on `device` with the weights of the run, in evaluation mode.
 
-        If a program gave a module to train, the result has its class. Raises UsageError if the
-        model is not a module.
+        If the run trained a module of a program, the result is of that class. Raises UsageError if
+        the model is not a module.
         """
         made: Any = self.model if self.make_module is None else self.make_module(device)
         if not callable(getattr(made, "eval", None)):
@@ -292,12 +291,13 @@ class Generator(RequestChecker):
 
     @blaming
     def copy_finder(self) -> CopyFinder:
-        """A finder of passages that were copied from the training corpus:
-        `copy_finder().report(text)`.
+        """A finder of passages that a text copies from the training corpus.
 
-        A report takes about a second for a corpus of 30 million characters. The corpus is encoded
-        first if its tokens are not in the cache. Raises CorpusError if the corpus has changed since
-        training, UsageError without a run.
+        `copy_finder().report(text)` takes about a second for a corpus of 30 million characters. The
+        corpus is encoded first if its tokens are not in the cache.
+
+        Raises CorpusError if the corpus has changed since training, UsageError if the generator is
+        not that of a run.
         """
         if self.training_tokens is None:
             raise UsageError("only a generator of a run knows its training corpus")
@@ -305,12 +305,13 @@ class Generator(RequestChecker):
 
     @blaming
     def prepare(self, prompt: Prompt, **options: Unpack[RequestKeywords]) -> EncodedPrompt:
-        """A prompt for many requests with these options, encoded once, with the errors of
-        `generate`. Its `ids` are without the space at its end, if that is left to the first token.
+        """Encode a prompt once, for many requests with the same options.
 
-        Characters outside the vocabulary are refused (`unknown_characters="error"`), dropped
-        ("skip") or encoded as the unknown token ("unknown"). Raises PromptError, which names the
-        refused characters.
+        Its `ids` lack a space at the end of the prompt if that is left to the first generated
+        token. Characters outside the vocabulary raise PromptError, unless `unknown_characters` is
+        "skip", which drops them, or "unknown", which encodes them as the unknown token.
+
+        Raises the errors of `generate`.
         """
         return self._check(prompt, options).prompt
 
@@ -320,10 +321,9 @@ class Generator(RequestChecker):
 
     @blaming
     def lanes(self, **options: Unpack[RequestKeywords]) -> int:
-        """The most rows of a decoder that a text with these options takes: 1, or as many as its
-        strategy may ask for.
+        """The largest number of decoder rows that a text with these options needs.
 
-        Raises UsageError for options of strategies that are out of range.
+        It is 1 unless a strategy asks for more. Raises UsageError for options out of range.
         """
         sampling = sampling_options(options)
         return (self._chain(sampling) if sampling else self.chain).lanes

@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 
 
 class RequestKeywords(TypedDict, total=False):
-    """Types of the keywords of RequestOptions, and the options of the built-in samplers and
-    strategies.
+    """Types of RequestOptions, and of the options of built-in samplers and strategies.
 
-    Options of other plugins are given as `**options`, a `dict[str, Any]`.
+    Pass options of other plugins as `**options`, with a `dict[str, Any]`.
     """
 
     max_new_tokens: int | None

@@ -32,17 +32,15 @@ _NO_PROMPT: Final = EncodedPrompt()
 
 @attrs.frozen(kw_only=True, slots=False)
 class TextScore:
-    """Measures of a model's prediction of a text.
+    """How well a model predicts a text. Notebooks show the text, coloured by surprise.
 
-    A notebook shows the text, each token coloured by its surprise.
-
-    tokens               number of predictions: every token, and the ends of documents; but the
-                         first if nothing stands before it
+    tokens               number of predictions: all tokens and ends of documents, without the first
+                         if nothing comes before it
     characters           number of characters of these tokens, after the tokenizer's normalisation
     loss                 mean cross-entropy, in nats per token
     perplexity           exp(loss)
-    bits_per_character   total cross-entropy in bits, divided by the characters. A lower bound if
-                         there are unknown tokens, since the spelling of their text costs nothing
+    bits_per_character   total cross-entropy in bits, divided by the number of characters. A lower
+                         bound if there are unknown tokens, whose spelling is not counted
     unknown_tokens       number of tokens for text outside the vocabulary
     """
 
@@ -57,11 +55,11 @@ class TextScore:
     def from_tokens(
         cls, blocks: Iterable[TokenScores], tokenizer: Tokenizer, held: int = 0
     ) -> TextScore:
-        """The score of a text from those of its tokens, as `Generator.score_tokens` gives them.
+        """Sum up the scores of tokens, as yielded by `Generator.score_tokens`.
 
-        held  number of characters of the first token that stand before the text
+        held  number of characters of the first token that belong to the prompt
 
-        Raises UsageError without any prediction.
+        Raises UsageError if there is no prediction.
         """
         total, count, unknown = 0.0, 0, 0
         characters = -held
@@ -104,10 +102,10 @@ class TextScore:
 
 @attrs.frozen(eq=False)
 class TokenScores:
-    """A block of a text: its ids (T,) and the log-probability (T,) of each in nats, NaN for the
-    first of the text if nothing stands before it.
+    """The scores of a block of a text.
 
-    If the tokenizer has an id for the end of a document, each document ends with it.
+    tokens    ids (T,). A document ends with the tokenizer's id for that, if it has one
+    logprobs  (T,) in nats; NaN for the first token of the text if nothing comes before it
     """
 
     tokens: Ids

@@ -54,8 +54,8 @@ class DataOptions:
     )
     windows: tuple[int, ...] | None = option(
         None,
-        help="instead, numbers of windows to train on and to validate on, from the start of the "
-        "corpus",
+        help="numbers of windows to train on and to validate on, from the start of the corpus; in "
+        "place of validation",
         validator=optional(and_(min_len(2), max_len(2), deep_iterable(ge(0)))),
     )
 
@@ -107,34 +107,33 @@ class TextOptions:
 
 @attrs.frozen(kw_only=True)
 class RequestOptions(TextOptions):
-    """The options of a request. `textgen generate --help` has a sentence on each.
+    """The options of a request. `textgen generate --help` describes the others.
 
-    The defaults come from the run's table `[generate]`, but for `echo`, which is off. `seed` may
-    also be "random", which draws one that the result reports. None means no limit or no stop.
+    Defaults come from the `[generate]` table of the run; `echo` is off by default. None means no
+    limit or no stop text. `seed="random"` draws a seed, which the result has.
 
-    index       distinguishes the texts of one seed: the draws depend on seed and index. 0 by
-                default; among many prompts, the place of the text
-    logprobs    number of likeliest tokens to give log-probabilities of, beside those of the text's
-                own tokens
-    keep_state  keep the state at the end in the result. An incomplete character at the end belongs
-                to the text that continues from it, and so do tokens of which a strategy that is
-                cut off is not sure yet
-    cache_salt  asynchronous requests reuse states inside prompts with the same beginning and the
-                same salt, a text. Users who must not find out each other's prompts by the time
-                that an answer takes need different ones. Those of which the first line differs
-                take turns where more texts wait than run at once
+    index       number of the text: random draws depend on seed and index. By default 0, and with
+                many prompts the position of the text
+    logprobs    number of most likely tokens whose log-probabilities are returned, in addition to
+                those of the text's tokens
+    keep_state  include the state at the end in the result. An incomplete character at the end is
+                left to the continuation, as are tokens that a strategy has not decided on yet
+    cache_salt  a string: asynchronous requests with equal salt may share cached states of prompts
+                with the same beginning. Give users different salts if they must not be able to
+                infer each other's prompts from response times. Requests whose salts differ in the
+                first line take turns when texts have to wait
 
     A request also takes:
 
-    cancelled   a function; once it gives true, the text ends, and tokens of the prompt that are not
-                scored yet get no log-probability
-    state       a saved state to continue, as if the text had never stopped; the prompt is added to
-                it. It keeps seed and index unless they are given; give the other options again
-    strategy    how the text is made of steps: a name, or a table with a `type`
+    cancelled   a function. When it returns true, the text ends, and tokens of the prompt that are
+                not scored yet get no log-probability
+    state       a saved state, which the text continues; the prompt is appended to it. Seed and
+                index are those of the state unless they are given; give the other options again
+    strategy    the name of a strategy, or a table with its `type`
 
-    and the options of samplers and strategies. Each changes the option of the last sampler of the
-    run's chain that has it, or adds that sampler in its usual order; those of a strategy choose
-    it. Options of plugins' samplers and strategies are given in the same way.
+    and the options of samplers and strategies, including those of plugins. An option of a sampler
+    changes the last sampler of the run's chain that has it, or adds that sampler in its usual
+    order. An option of a strategy selects the strategy.
     """
 
     echo: bool = option(False, help="put the prompt before its continuation")
@@ -150,8 +149,8 @@ class GenerateOptions(TextOptions):
 
     strategy: str | Table | None = option(
         None,
-        help="how a text is made of steps: the name of a strategy, such as beam, or a table "
-        "[generate.strategy] with its `type`; a token drawn at each step if not set",
+        help="decoding strategy: a name, such as beam, or a table [generate.strategy] with its "
+        "`type`; plain sampling if not set",
         kind="strategy",
     )
     prompt: str = option(
@@ -175,7 +174,7 @@ class CheckpointOptions:
 
     seconds: float = option(
         30.0,
-        help="most work, in seconds, that a crash can lose, or twenty times the duration of "
+        help="seconds of work that a crash can lose at most, or twenty times the duration of "
         "writing a checkpoint if that is more; 0 writes one after every step",
         validator=ge(0),
     )

@@ -39,7 +39,13 @@ class PipelineTables(GeneralOptions):
 
 @attrs.frozen(kw_only=True)
 class Pipeline(PipelineTables):
-    """A checked pipeline, made by Engine.pipeline."""
+    """A checked pipeline, made by Engine.pipeline.
+
+    name     the name of its file without `.toml`
+    folder   relative paths in it are relative to this folder
+    output   the run directory
+    plugins  the components that it was checked against
+    """
 
     name: str
     folder: Path
@@ -47,11 +53,11 @@ class Pipeline(PipelineTables):
     plugins: ComponentSource = attrs.field(repr=False, eq=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The pipeline as TOML tables with every default filled in. Paths are absolute."""
+        """The pipeline as TOML tables, with all defaults filled in and absolute paths."""
         return dict(plain(self.tables()))
 
     def tables(self) -> dict[str, Any]:
-        """`to_dict`, with each component as it is in the place of its table."""
+        """`to_dict` with ConfiguredComponents instead of the tables of components."""
         values = {field: getattr(self, field.name) for field in attrs.fields(PipelineTables)}
         return {
             field.name: value if field.metadata.get("kind") else plain(value)
@@ -65,7 +71,7 @@ class Pipeline(PipelineTables):
         return self.sampler if strategy is None else (*self.sampler, strategy)
 
     def choices(self) -> tuple[ConfiguredComponent, ...]:
-        """Every component it uses, those that others are made of included."""
+        """All components that it uses, including those that are options of others."""
         top = (self.corpus, self.tokenizer, self.model, self.trainer)
         all_choices = (*top, *self.decoding, *self.observer)
         return tuple(part for choice in all_choices for part in choice.flattened())

@@ -1,6 +1,4 @@
-"""Component records that plugins give to the engine, the options of their tables, and the identity
-of a plugin.
-"""
+"""Components that plugins offer, the options of their tables, and the identity of a plugin."""
 
 from __future__ import annotations
 
@@ -19,9 +17,9 @@ from textgen.protocols import Model, Tokenizer
 
 OWN_DISTRIBUTION: Final = "textgen-engine"
 UNPACKAGED: Final = "unpackaged"
-"""Stands for the distribution of plugins that a program registered, or that are a single file."""
+"""The distribution of plugins that a program registered, or that are a single file."""
 OBJECT: Final = "object"
-"""Stands for the distribution of components that a program gave as objects."""
+"""The distribution of components that a program passed as objects."""
 HOOKS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "textgen_corpora": "corpus",
@@ -64,19 +62,17 @@ REQUEST_OPTIONS: Final = (
     "cache_salt",
     "strategy",
 )
-"""Names that requests take themselves; their other options are those of samplers."""
+"""The options of requests that are not options of samplers and strategies."""
 
 
 class Address(str):
-    """The type of an option that is a web address, http:// or https://, or one of several types:
-    `Address | Path`.
-    """
+    """The type of an option that is an http:// or https:// address, as in `Address | Path`."""
 
     __slots__ = ()
 
     @staticmethod
     def matches(value: object) -> bool:
-        """Whether a value of a table is one, and not a path."""
+        """Whether a value of a table is an address, not a path."""
         return (
             isinstance(value, str)
             and value.isprintable()
@@ -85,30 +81,31 @@ class Address(str):
 
     @classmethod
     def of_option(cls, value: Any, folder: Path) -> Self | None:
-        """A value of a table in `folder` as this type; None for one of another. A type of options
-        that has this may be of any package.
+        """Convert a value of a table in `folder`; None for a value of another type.
+
+        Any class with this method can be the type of an option.
         """
         return cls(value) if cls.matches(value) else None
 
 
 @runtime_checkable
 class RemoteName(Protocol):
-    """The value of an option that names something on a network, such as a model. The type that an
-    option declares for it has `of_option`, as Address has.
+    """The value of an option that names something on a network, such as a model.
 
-    `run` and `init` write its `address` and take what `fetched` returns as the option. Nothing else
-    fetches: `build` reads what was fetched, and raises PipelineError where that is missing.
+    Its class has `of_option`, as Address does. `run` and `init` print `address` and replace the
+    value by what `fetched` returns. Nothing else uses the network: `build` reads what was fetched,
+    and raises PipelineError if it is missing.
     """
 
     @property
     def address(self) -> Address:
-        """The address, which is written before it is fetched."""
+        """The address, which is printed before it is fetched."""
 
     def fetched(self, before: Any) -> Self:
-        """This name with its version, such as a commit, once it has been fetched.
+        """Fetch it, and return the name with its version, such as a commit.
 
-        before  the option in the pipeline of the run that is there already, to stay with its
-                version; None if there is none
+        before  the value in the pipeline of the run directory, whose version should be kept; None
+                if there is none
 
         Raises PipelineError without a key.
         """
@@ -124,22 +121,24 @@ def option(
     kind: str = "",
     extends_training: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """A field of a config class, which is a key of the component's TOML table.
+    """Declare a field of a config class: a key of the component's TOML table.
 
-    `help` is a phrase that says what the key does, with its unit; `textgen show`, `textgen plugins`
-    and the reference pages print it. Without `default` or `factory` (for a mutable default) the key
-    is required. `validator` is an attrs validator. `argument` is the name of a sampler's option in
-    requests for text: lower-case words joined by underscores, and not a name in RequestOptions;
-    other samplers may have the same. It is a keyword in Python and an option of the command line.
-
-    With `kind`, such as "model", the option is itself a component: a table with a `type`, like
-    `[model.first]` in a pipeline. `default` is then a table too, or None. The value is a
-    ConfiguredComponent, for `BuildContext.build`. With the kind "run" it is a finished run, by its
-    path or the name that a plugin offers it under, and `BuildContext.build` gives its Generator.
-
-    With `extends_training`, a larger value of a trainer's option continues a finished run, from the
-    newest checkpoint within the StepDone.steps_before_decay of its trainer. It is a function, such
-    as `float`, that maps a value to a key for `>`.
+    default    the default; without it and `factory`, the key is required
+    factory    makes a mutable default
+    help       a phrase that says what the key does, with its unit, for `textgen show`,
+               `textgen plugins` and the reference
+    validator  an attrs validator
+    argument   makes an option of a sampler or strategy available to requests under this name, as a
+               keyword in Python and an option of the command line: lower-case words joined by
+               underscores, and no name of RequestOptions. Several samplers may have the same
+    kind       makes the option a component of this kind, such as "model": a table with a `type`,
+               like `[model.first]`. `default` is then a table or None, and the value is a
+               ConfiguredComponent, for `BuildContext.build`. With "run" the option is a finished
+               run, given by its path or by the name under which a plugin offers it, and
+               `BuildContext.build` returns its Generator
+    extends_training  for an option of a trainer: with a larger value, a finished run is trained
+               further, from the newest checkpoint within StepDone.steps_before_decay. A function,
+               such as `float`, that maps a value to what is compared
     """
     metadata = {
         "help": help,
@@ -159,19 +158,21 @@ class NoOptions:
 
 @attrs.frozen(kw_only=True)
 class BuildContext:
-    """Facts that a component may use when it is built.
+    """What a component may use when it is built.
 
-    folder      relative paths in the pipeline are relative to it (`Path` options arrive resolved)
+    folder      relative paths in the pipeline are relative to it; options of type `Path` are
+                resolved already
+    requested_device   the pipeline's device, such as "auto"; see `device`
     seed        the pipeline's seed
-    tokenizer   the fitted tokenizer; None while corpus and tokenizer are being built
-    model       the model that generates, for samplers and strategies, and None for others. Its
-                weights change while a run trains, so read them in each call
-    training    False when the component will only generate: a model then needs no gradients, and no
+    tokenizer   the fitted tokenizer; None while corpus and tokenizer are built
+    model       the model that generates, for samplers and strategies; None for others. Its weights
+                change while a run trains, so read them in each call
+    training    False if the component will only generate. A model then needs no gradients, and no
                 torch on a CPU
     directory   the run directory, for observers; None outside a run
-    console     where progress may be written; None if nowhere
-    cancelled   asked during work that takes seconds: once it is true, raise Interrupted
-    plugins     the components of this engine
+    console     where progress may be written; None for no progress
+    cancelled   to be called during work that takes seconds; when it returns true, raise Interrupted
+    plugins     the components of the engine
     builder     the function behind `build`
     """
 
@@ -190,13 +191,14 @@ class BuildContext:
     )
 
     def build(self, choice: Any, **changes: Any) -> Any:
-        """Build a component that is an option of another (a ConfiguredComponent); of a run that is,
-        the Generator, which the engine closes, and loads once for all who ask; None of None.
+        """Build a component that is an option of another.
 
-        `changes` replace attributes of this context.
+        choice   the value of the option. For a run, its Generator is returned, which the engine
+                 loads once and closes; for None, None
+        changes  attributes of this context to replace
 
-        Raises ContractError, which names the plugin of that component, and RunError, which names
-        the key of a run that cannot be loaded.
+        Raises ContractError for a fault of that component's plugin, and RunError, with the key, for
+        a run that cannot be loaded.
         """
         if choice is None:
             return None
@@ -205,32 +207,29 @@ class BuildContext:
 
     @property
     def device(self) -> str:
-        """The device to use, as torch names it.
-
-        Only reading it may import torch. Raises DeviceError.
-        """
+        """The device to use, as torch names it. Reading it may import torch. Raises DeviceError."""
         return devices.resolve(self.requested_device)
 
     @property
     def vocab_size(self) -> int:
-        """The number of tokens of the fitted tokenizer."""
+        """Number of tokens of the fitted tokenizer."""
         assert self.tokenizer is not None, "there is no fitted tokenizer yet"
         return self.tokenizer.vocab_size
 
 
 @attrs.frozen
 class Component:
-    """A component that a plugin offers, under the name that a pipeline selects as `type`.
+    """A component that a plugin offers.
 
-    name             lower case, words joined by hyphens
-    config           a frozen attrs class; its fields (see `option`) are the keys of the TOML table,
-                     its docstring's first paragraph is the summary
-    build            `build(config, context)` makes the object; heavy imports belong inside it
-    default          True for a built-in observer of every run, and for the built-in tokenizer that
-                     `textgen.train` uses if none is given
+    name             the `type` in a pipeline: lower-case words joined by hyphens
+    config           a frozen attrs class. Its fields (see `option`) are the keys of the TOML table,
+                     and the first paragraph of its docstring is the summary
+    build            `build(config, context)` makes the object; slow imports belong inside it
+    default          True for built-in observers that every run has, and for the built-in tokenizer
+                     that `textgen.train` uses by default
     order            where a sampler joins a chain that lacks it, for an option of a request: before
                      those with a higher order, or at the end without one
-    replaced_by      options of requests: if one is given, the sampler leaves the chain
+    replaced_by      options of requests that remove the sampler from the chain
     """
 
     name: str
@@ -242,7 +241,7 @@ class Component:
 
     @property
     def summary(self) -> str:
-        """The first paragraph of the config class's docstring, as one line."""
+        """The first paragraph of the docstring of `config`, as one line."""
         return " ".join(inspect.cleandoc(self.config.__doc__ or "").partition("\n\n")[0].split())
 
     def options(self) -> Mapping[str, attrs.Attribute[Any]]:
@@ -250,16 +249,14 @@ class Component:
         return attrs.fields_dict(self.config)
 
     def arguments(self) -> dict[str, str]:
-        """The keys that a request for text may set, by their names in requests."""
+        """The keys that a request may set, by their names in requests."""
         fields = self.options().items()
         return {name: key for key, field in fields if (name := field.metadata.get("argument"))}
 
 
 @attrs.frozen
 class Plugin:
-    """A plugin: the name of its entry point, and the distribution that it is part of; or the file
-    that it is.
-    """
+    """The identity of a plugin: its entry point and distribution, or its file."""
 
     name: str
     distribution: str
@@ -272,21 +269,22 @@ class Plugin:
         )
 
     def facts(self) -> dict[str, str]:
-        """Facts for errors, reports and run records. The version of a file is its SHA-256."""
+        """The identity as a table, for errors, reports and run records.
+
+        The version of a file is its SHA-256.
+        """
         facts = {"plugin": self.name, "distribution": self.distribution, "version": self.version}
         return {**facts, "path": self.path} if self.path else facts
 
     def is_called(self, name: str) -> bool:
-        """Whether a name is that of its entry point, its distribution, or
-        `distribution:entry-point`.
-        """
+        """Whether a name is its entry point, its distribution or `distribution:entry-point`."""
         own = (self.name, self.distribution, f"{self.distribution}:{self.name}")
         return name in own or normalized(name) in own
 
 
 @attrs.frozen
 class RegisteredComponent:
-    """A component, its kind, and the plugin that offers it."""
+    """A component with its kind and its plugin."""
 
     kind: str
     component: Component
@@ -297,22 +295,22 @@ class RegisteredComponent:
 
     @property
     def name(self) -> str:
-        """The component's name."""
+        """The name of the component."""
         return self.component.name
 
     @property
     def distribution(self) -> str:
-        """The distribution that the component is part of."""
+        """The distribution of its plugin."""
         return self.plugin.distribution
 
     @property
     def is_built_in(self) -> bool:
-        """Whether it comes with textgen."""
+        """Whether it is part of textgen."""
         return self.distribution == OWN_DISTRIBUTION
 
     @property
     def is_default(self) -> bool:
-        """Whether it is used where none of its kind is named."""
+        """Whether it is used if no component of its kind is named."""
         return self.component.default and self.is_built_in
 
     @property
@@ -322,9 +320,7 @@ class RegisteredComponent:
 
     @property
     def canonical_name(self) -> str:
-        """The same whichever way a pipeline names it: `name` of the built-in set, `package:name` of
-        others.
-        """
+        """`name` for a built-in component, `package:name` for others."""
         return self.name if self.is_built_in else self.qualified_name
 
 
@@ -337,12 +333,10 @@ class ComponentSource(Protocol):
     """Looks up components: the part of a PluginSet that a component made of others needs."""
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
-        """All components, or those of one kind."""
+        """The components of a kind, or of all kinds."""
 
     def find(self, kind: str, name: str) -> RegisteredComponent | Fault:
-        """The component that `name` (or `package:name`) means, or what is wrong with the name."""
+        """Find a component by `name` or `package:name`; a Fault if there is none, or several."""
 
     def sampling_option(self, name: str) -> RegisteredComponent | Fault:
-        """The sampler or strategy that takes an option of a request, or what is wrong with the
-        name.
-        """
+        """Find the sampler or strategy of an option of requests; a Fault if there is none."""

@@ -1,4 +1,4 @@
-"""The hooks a plugin may implement. Each takes nothing and returns a list of Component records.
+"""The hooks that a plugin may implement. They take no arguments and return Component records.
 
 A plugin is a module named by an entry point of the group `textgen`:
 
@@ -6,7 +6,7 @@ A plugin is a module named by an entry point of the group `textgen`:
     def textgen_samplers():
         return [Component("shout", ShoutConfig, build)]
 
-No hook is called while a model trains or a token is drawn, and the order across plugins is
+No hook is called while a model trains or a text is generated, and the order across plugins is
 undefined.
 """
 
@@ -31,43 +31,43 @@ def textgen_corpora() -> list[Component]:
 
 @hookspec
 def textgen_tokenizers() -> list[Component]:
-    """Offer ways to turn text into token ids and back: `build` returns an unfitted
-    `textgen.protocols.Tokenizer`.
-    """
+    """Offer tokenizers: `build` returns an unfitted `textgen.protocols.Tokenizer`."""
     raise NotImplementedError
 
 
 @hookspec
 def textgen_models() -> list[Component]:
-    """Offer language models: `build` returns a `textgen.protocols.Model`. Torch is imported inside
-    `build`.
+    """Offer language models: `build` returns a `textgen.protocols.Model`.
+
+    Import torch inside `build`.
     """
     raise NotImplementedError
 
 
 @hookspec
 def textgen_trainers() -> list[Component]:
-    """Offer ways to fit a model to a corpus: `build` returns a `textgen.protocols.Trainer`."""
+    """Offer trainers: `build` returns a `textgen.protocols.Trainer`."""
     raise NotImplementedError
 
 
 @hookspec
 def textgen_objectives() -> list[Component]:
-    """Offer what a step of training sums: `build` returns a `textgen.protocols.Objective`. Torch is
-    imported inside `build`.
+    """Offer training objectives: `build` returns a `textgen.protocols.Objective`.
+
+    Import torch inside `build`.
     """
     raise NotImplementedError
 
 
 @hookspec
 def textgen_samplers() -> list[Component]:
-    """Offer links of the sampler chain: `build` returns a `textgen.protocols.Sampler`."""
+    """Offer samplers: `build` returns a `textgen.protocols.Sampler`."""
     raise NotImplementedError
 
 
 @hookspec
 def textgen_strategies() -> list[Component]:
-    """Offer ways to make a text of steps: `build` returns a `textgen.protocols.Strategy`."""
+    """Offer decoding strategies: `build` returns a `textgen.protocols.Strategy`."""
     raise NotImplementedError
 
 
@@ -79,26 +79,29 @@ def textgen_observers() -> list[Component]:
 
 @hookspec
 def textgen_commands() -> list[Component]:
-    """Offer subcommands of `textgen`: `build` returns a `click.Command`. Its config class has no
-    required fields.
+    """Offer subcommands of `textgen`: `build` returns a `click.Command`.
+
+    The config class has no required fields.
     """
     raise NotImplementedError
 
 
 @hookspec
 def textgen_runs() -> list[Component]:
-    """Offer runs to start from, by name: `build` returns the `Path` of a run directory, or tables
-    `tokenizer` and `model`, as of a pipeline but without `start`, of components that load
-    themselves.
+    """Offer finished runs by name, to load or to start from.
 
-    Its config class has no required fields.
+    `build` returns the `Path` of a run directory. For components that load themselves it may return
+    a mapping with the tables `tokenizer` and `model`, as in a pipeline but without `start`. The
+    config class has no required fields.
     """
     raise NotImplementedError
 
 
 @hookspec
 def textgen_kinds() -> Mapping[str, list[Component]]:
-    """Offer components of kinds that packages define, by kind: what `build` returns is for the
-    package to say that asks for `plugins.offers(kind)`.
+    """Offer components of kinds that packages define, as lists by kind.
+
+    The package that defines a kind finds them with `plugins.offers(kind)` and says what `build`
+    returns.
     """
     raise NotImplementedError

@@ -1,4 +1,4 @@
-"""PluginSet: the plugins of an engine, and which of them offers each component."""
+"""PluginSet: the plugins of an engine and their components."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from textgen.plugin.validation import UnfitError, cause_of, offers_of
 
 
 class PluginSet:
-    """The plugins of one engine. It shares nothing with other sets.
+    """The plugins of an engine. Sets share nothing.
 
-    quarantined   an error of each plugin that is left out
+    quarantined   the errors of plugins that are left out
     """
 
     def __init__(self) -> None:
@@ -37,11 +37,12 @@ class PluginSet:
 
     @classmethod
     def discover(cls, *, disable: Iterable[str] = ()) -> PluginSet:
-        """All installed plugins but those that are broken, with a warning for each of them.
+        """Load all installed plugins. Broken ones are left out, with a PluginWarning each.
 
-        disable   plugins to leave out, which are not imported: names of entry points, of
-                  distributions, or `distribution:entry-point`. Raises UsageError for one that is
-                  not installed
+        disable   plugins to leave out without importing them: names of entry points, of
+                  distributions, or `distribution:entry-point`
+
+        Raises UsageError if a plugin to disable is not installed.
         """
         plugins, installed = cls(), discovery.installed()
         disabled = set[Plugin]()
@@ -69,17 +70,16 @@ class PluginSet:
         distribution: str = UNPACKAGED,
         version: str = "",
     ) -> None:
-        """Add a plugin that is not an installed package: a module or any object with hook
-        implementations.
+        """Add a module, or another object with hook implementations, as a plugin.
 
-        Raises PluginError for any fault of the plugin, and where another of the distribution offers
-        a component of the same name.
+        Raises PluginError for a fault of the plugin, or if another plugin of the same distribution
+        offers a component of the same name.
         """
         plugin = Plugin(name, normalized(distribution), version)
         self._add(plugin, lambda: module, getattr(module, "__name__", ""))
 
     def register_file(self, path: str | Path) -> None:
-        """Add a plugin in a single Python file. Its name is that of the file without `.py`.
+        """Add a Python file as a plugin, named after the file without `.py`.
 
         Raises PluginError as `register` does, and UsageError for a file that cannot be read.
         """
@@ -87,7 +87,7 @@ class PluginSet:
         self._add(plugin, lambda: import_file(plugin), module_name(plugin))
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
-        """All components, of one kind or of all, sorted by kind and name."""
+        """The components of a kind, or of all kinds, sorted by kind and name."""
 
         def order(offer: RegisteredComponent) -> tuple[object, ...]:
             kinds = (*KINDS, offer.kind)  # those of packages come after the engine's
@@ -96,10 +96,10 @@ class PluginSet:
         return sorted((o for o in self._offers if kind in (None, o.kind)), key=order)
 
     def find(self, kind: str, name: str) -> RegisteredComponent | Fault:
-        """The component that `name` (or `package:name`) means, or what is wrong with the name.
+        """Find a component by `name` or `package:name`; a Fault if there is none, or several.
 
-        A bare name means the built-in component, unless a file or a registered plugin has one of
-        the same name. A name that several other plugins offer is ambiguous.
+        A bare name means the built-in component, unless a file or a registered plugin offers one of
+        the same name. A bare name that several other plugins offer is ambiguous.
         """
         package, _, bare = name.rpartition(":")
         same_name = [offer for offer in self.offers(kind) if offer.name == bare]
@@ -132,7 +132,7 @@ class PluginSet:
         return known_names(name, {offer.name for offer in self.offers(kind)})
 
     def sampling_options(self) -> dict[str, list[RegisteredComponent]]:
-        """The samplers and strategies that take each option of requests, the built-in one first."""
+        """The samplers and strategies of each option of requests, the built-in one first."""
         offers = [*self.offers("sampler"), *self.offers("strategy")]
         offers.sort(key=lambda offer: (not offer.is_built_in, offer.component.order or 0))
         found: dict[str, list[RegisteredComponent]] = {}
@@ -142,8 +142,8 @@ class PluginSet:
         return found
 
     def sampling_option(self, name: str) -> RegisteredComponent | Fault:
-        """The sampler or strategy that takes an option of requests, or what is wrong with the
-        name. A built-in one is preferred.
+        """Find the sampler or strategy of an option of requests; a Fault if there is none, or if
+        there are several and none is built in.
         """
         options = self.sampling_options()
         takers = options.get(name, [])

@@ -1,6 +1,4 @@
-"""Reads the files of a run against what the run recorded: to load it, to say which are damaged, or
-to sum it up.
-"""
+"""Reads the files of a run and compares them with its record: to load, verify or summarize it."""
 
 from __future__ import annotations
 
@@ -72,11 +70,12 @@ def read_stored(directory: RunDirectory, raw: RawPipeline | None = None) -> Stor
 
 
 def verify(path: str | Path) -> dict[str, str]:
-    """What is wrong with each file of a run directory and each checkpoint, "" for those that are
-    whole.
+    """Check the files and checkpoints of a run directory against their checksums.
 
-    Every file that has a checksum is read, and none is changed. While another run is to replace a
-    finished one, the finished one is checked. Raises RunError where there is no run.
+    Returns what is wrong with each file or checkpoint, by name; "" if it is whole. Nothing is
+    changed. While a new run is about to replace a finished one, the finished one is checked.
+
+    Raises RunError if there is no run.
     """
     directory = run_directory(path).current()
     readers: dict[str, Callable[[], Any]] = {"run.json": directory.read_run}
@@ -168,15 +167,15 @@ Status: TypeAlias = Literal["finished", "running", "unfinished", "damaged"]
 class RunSummary:
     """The summary of a run directory.
 
-    status           "finished"; "running" while a process trains it; "unfinished" if its
-                     pipeline resumes it; "damaged"
-    cause            why the run ended early, or what is damaged; else ""
-    step, steps      the last step, and the number of all steps; None if unknown
-    best_step, best_loss   the evaluation whose weights it has, and its loss, as of Run
-    seconds          of training
+    status           "finished"; "running" while a process trains it; "unfinished" if it can be
+                     resumed; "damaged" if it cannot be read
+    cause            why the run ended early, or what is damaged; otherwise ""
+    step, steps      the last step, and the total number of steps; None if unknown
+    best_step, best_loss   step and loss of the evaluation that the weights are from, as in Run
+    seconds          duration of training
     bytes            size on disk
     changed          time of the last change, in seconds since the epoch
-    record           run.json, if its checksum is right; else {}
+    record           run.json, if its checksum is right; otherwise {}
     """
 
     path: Path
@@ -192,29 +191,25 @@ class RunSummary:
     record: Table = attrs.field(factory=dict, repr=False)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of its metrics.jsonl, one an evaluation; lines that cannot be read are left
-        out.
-        """
+        """The rows of metrics.jsonl, one per evaluation, without lines that cannot be read."""
         return read_metrics(RunDirectory(self.path).latest().path)
 
     def tables(self) -> Table:
-        """The tables of its pipeline.toml; {} where they cannot be read."""
+        """The tables of pipeline.toml; {} if it cannot be read."""
         with contextlib.suppress(PipelineError, RunError):
             return RunDirectory(self.path).latest().read_pipeline().tables
         return {}
 
     @property
     def parameters(self) -> int | None:
-        """The number of weights that were trained; None for a model of counts, or if unknown."""
+        """Number of trained weights; None if unknown, or for a model without weights."""
         return self.record.get("parameters")
 
 
 def summarize(path: str | Path) -> RunSummary:
-    """The summary of a run directory, also while another process trains it.
+    """Summarize a run directory without loading the model, also while another process trains it.
 
-    Loads no model and writes nothing.
-
-    Raises RunError without a run. Damage is reported in the summary.
+    Nothing is written. Damage is reported in the summary. Raises RunError if there is no run.
     """
     path = Path(path).absolute()
     directory = RunDirectory(path)

@@ -162,10 +162,10 @@ class BackgroundLoop:
 
 
 class AsyncTextStream(StreamedText, AsyncIterator[str]):
-    """`TextStream` for asyncio, with the same attributes. An asynchronous context manager.
+    """`TextStream` for asyncio, with the same attributes.
 
-    The text ends with `aclose`, when a task that waits for a piece is cancelled, and when the
-    stream is dropped.
+    The text ends when the `async with` block is left, when a task that waits for a piece is
+    cancelled, and when the stream is closed or dropped.
     """
 
     def __init__(self, background: BackgroundLoop, row: Row, model_id: str) -> None:
@@ -188,7 +188,7 @@ class AsyncTextStream(StreamedText, AsyncIterator[str]):
         return piece
 
     async def aclose(self) -> None:
-        """End the text. No piece follows."""
+        """End the text, without a further piece."""
         self._leave()
         wake([self._reader])
 

@@ -1,4 +1,4 @@
-"""A text in pieces as they come, made by whoever asks for the next piece."""
+"""Streams: a text in pieces, generated in the thread that asks for the next piece."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _GATHER: Final = 0.001  # seconds for which a piece grows: each costs more than 
 
 
 class StreamedText:
-    """A text that is read piece by piece.
+    """A text that is read in pieces.
 
-    finish_reason  None until the text has ended, and after an error; then as in Generation.
-                   "cancelled" if the stream was closed before the end
-    seed, index    reproduce the text with the same prompt and options
-    ids            (T,) the token ids of the last piece, those before it that completed no text
-                   included; after the end, the remaining ones
-    logprobs       one entry for each of these, if `logprobs` was given
+    finish_reason  as in Generation; "cancelled" if the stream was closed early; None before the end
+                   and after an error
+    seed, index    reproduce the text, with the same prompt and options
+    ids            token ids (T,) of the latest piece, including earlier ones that completed no
+                   character; after the end, the remaining ids
+    logprobs       one entry for each of these ids, if `logprobs` was given
     state          the state at the end, if `keep_state` was given
     """
 
@@ -38,10 +38,7 @@ class StreamedText:
         self._has_begun = self._is_closed = False
 
     def cancel(self) -> None:
-        """End the text, from any thread, as `cancelled` does.
-
-        The last piece is the text that was held back.
-        """
+        """End the text, from any thread. Text that was held back follows as the last piece."""
         self._row.cancel()
 
     def _leave(self, error: BaseException | None = None) -> None:
@@ -77,9 +74,9 @@ class StreamedText:
 
 
 class TextStream(StreamedText, Iterator[str]):
-    """The text of `Generator.stream`, piece by piece. A context manager, which closes it.
+    """The iterator of `Generator.stream`: yields the text in pieces.
 
-    A piece is the text since the last one. A closed or dropped stream does no more work.
+    Leaving its `with` block closes it. A stream that is closed or dropped does no more work.
     """
 
     def __init__(self, scheduler: Scheduler, row: Row, model_id: str) -> None:
@@ -100,7 +97,7 @@ class TextStream(StreamedText, Iterator[str]):
         return piece
 
     def close(self) -> None:
-        """End the text, from any thread. No piece follows."""
+        """End the text, from any thread, without a further piece."""
         self._leave()
 
     def __enter__(self) -> Self:

@@ -23,11 +23,11 @@ NO_IDS: Final = np.empty(0, np.int64)
 class EncodedPrompt:
     """A prompt that is encoded once for many requests, by Generator.prepare.
 
-    text    of the prompt
-    ids     (T,) of the prompt. With the ids of a text that continues it they spell both
-    before  ids to feed before them (`priming` in run.json)
-    first   (V,) which tokens begin with a space, if the space that ends the prompt is not in `ids`
-            but left to the first token; None for all
+    text    the prompt as a string
+    ids     the ids (T,) of the prompt; followed by the ids of a text, they decode to both
+    before  ids that are fed before the prompt (`priming` in run.json)
+    first   (V,) bool, the tokens that begin with a space, if a space at the end of the prompt is
+            left to the first generated token and not in `ids`; otherwise None
     """
 
     text: str = attrs.field(default="", repr=False)
@@ -37,11 +37,11 @@ class EncodedPrompt:
 
     @property
     def held(self) -> int:
-        """The number of characters of the first token that are in the prompt: 0 or 1."""
+        """Number of characters of the prompt that are left to the first generated token: 0 or 1."""
         return int(self.first is not None)
 
     def open(self, logits: Array) -> None:
-        """Leave in logits (V,) of the first token what can come first."""
+        """Exclude from the logits (V,) of the first token what cannot come first, in place."""
         if self.first is not None:
             logits[~self.first] = -np.inf
 

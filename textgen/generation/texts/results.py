@@ -26,7 +26,7 @@ from textgen.plugin.strict_json import checked_json
 from textgen.protocols import Floats, Ids, Tensors
 
 FinishReason: TypeAlias = Literal["end", "length", "stop", "time", "cancelled"]
-"""Why a text ended: the model or a sampler ended it, `max_new_tokens`, a stop text or token,
+"""Why a text ended: by the model or a sampler, `max_new_tokens`, a stop text or token,
 `time_limit`, or `cancelled`."""
 
 
@@ -36,13 +36,12 @@ _ARRAYS: Final = ("decoder", "history", "memory")
 
 @attrs.frozen
 class TokenLogprobs:
-    """Log-probabilities at one token, by the model before any sampler: of the token and of the
-    likeliest ones.
+    """Log-probabilities of a token and of the most likely ones, before any sampler.
 
     token    the id
     logprob  in nats; None for the first token of an echoed prompt, which has none
-    top      (id, log-probability) of the likeliest tokens, in descending order
-    rank     the token's rank in this order, from 1; None if `logprob` is None
+    top      (id, log-probability) of the most likely tokens, in descending order
+    rank     the token's rank among all tokens, from 1; None if `logprob` is None
     """
 
     token: int
@@ -64,22 +63,22 @@ class TokenLogprobs:
 
 @attrs.frozen(eq=False, kw_only=True)
 class GenerationState:
-    """The state of a text, from which it continues exactly, on any machine that has the run.
+    """The state of a text, from which it can be continued on any machine that has the run.
 
-    decoder      the state of the model's decoder, arrays by name for one sequence
-    history      lengths, counts and states of samplers, arrays by name for one sequence
-    pending      ids that were not fed to the decoder yet
-    seed, index  of the random numbers
-    model        the checksum of the weights
+    decoder      state of the decoder: arrays by name, for one sequence
+    history      lengths, token counts and sampler states: arrays by name, for one sequence
+    pending      ids that have not been fed to the decoder
+    seed, index  those of the random numbers
+    model        checksum of the weights
     tail         the last ids of the text
-    open_end     the end of the text, if it may be the beginning of a stop text
-    made         number of tokens that were generated since the last prompt
-    held         whether the space that ends the prompt is left to the first token
-    priming      ids that a lane without the prompt begins after
-    strategy     by which the text was made, if it can go on with its lanes
-    lanes        what each lane continues, as in Moves.lanes, 0 being the text; and the ids that it
-                 was fed since then, -1 where it has ended
-    memory       what the strategy remembers of the lanes, arrays by name
+    open_end     the end of the text, if it may begin a stop text
+    made         number of tokens generated since the last prompt
+    held         whether a space at the end of the prompt is left to the first token
+    priming      ids that are fed before the text of a lane without the prompt
+    strategy     name of the strategy, if its lanes can be continued
+    lanes        for each lane, what it continues, as in Moves.lanes, where 0 is the text; then the
+                 ids fed since, and -1 if it has ended
+    memory       state of the strategy: arrays by name
     """
 
     decoder: dict[str, Any] = attrs.field(repr=False)
@@ -98,10 +97,7 @@ class GenerationState:
     memory: dict[str, Any] = attrs.field(factory=dict, repr=False)
 
     def save(self, path: str | Path) -> None:
-        """Write the state to a file atomically: safetensors, with ids and texts as JSON bytes.
-
-        Raises RunError.
-        """
+        """Write the state to a safetensors file, atomically. Raises RunError if it fails."""
         file = path_of(path, "path")
         values = attrs.asdict(self, filter=lambda field, _: field.name not in _ARRAYS)
         kept = {"values": np.frombuffer(json.dumps(values).encode(), np.uint8)}
@@ -115,7 +111,7 @@ class GenerationState:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a file that `save` wrote. Raises CorruptFileError for any other, or none."""
+        """Read a file written by `save`. Raises CorruptFileError if it is missing or damaged."""
         path = path_of(path, "path")
         data = read_bytes(path, tensors=True)
         with translating_corruption(path, "it is not a saved state of a generation"):
@@ -149,7 +145,7 @@ def _checksum(arrays: Tensors) -> npt.NDArray[np.uint8]:
 
 @attrs.frozen
 class RankedText:
-    """A text among which a strategy chose, and its score: the higher, the better it was found."""
+    """A candidate of a strategy, with its score. Higher is better."""
 
     text: str
     tokens: tuple[int, ...] = attrs.field(repr=False)
@@ -158,19 +154,18 @@ class RankedText:
 
 @attrs.frozen(kw_only=True)
 class Generation:
-    """A generated text. `str()` of it is prompt and continuation together.
+    """A generated text. `str()` gives prompt and continuation.
 
-    prompt         the prompt's text
-    prompt_ids     (T,) of the prompt. With `tokens` they spell prompt and text
-    text           the continuation; with `echo`, the prompt before it. A stop text is not part of
-                   it
-    tokens         the generated ids, the one that ended the text included
-    finish_reason  "end" (the model or a sampler ended it), "length", "stop", "time" or "cancelled"
-    seed, index    reproduce the text with the same prompt and options
-    logprobs       one entry per token if `logprobs` was given, with `echo` also per prompt token;
-                   else empty
+    prompt         the prompt as a string
+    prompt_ids     the ids (T,) of the prompt; followed by `tokens`, they decode to prompt and text
+    text           the continuation without a stop text; with `echo`, prompt and continuation
+    tokens         the generated ids, including the one that ended the text
+    finish_reason  "end" (by the model or a sampler), "length", "stop", "time" or "cancelled"
+    seed, index    reproduce the text, with the same prompt and options
+    logprobs       one entry per generated token if `logprobs` was given, and with `echo` per prompt
+                   token; otherwise empty
     state          the state for `generate(state=...)`, if `keep_state` was given
-    ranked         the texts among which a strategy chose, best first; none of a sampled text
+    ranked         the candidates of a strategy, best first; empty for a sampled text
     """
 
     prompt: str
@@ -189,7 +184,7 @@ class Generation:
         return self.text if self.echo else self.prompt + self.text
 
     def _repr_html_(self) -> str:
-        """Notebooks show the text, and why it ended."""
+        """The text and why it ended, for notebooks."""
         return display.styled(self._html())
 
     def _html(self) -> str:
@@ -200,9 +195,9 @@ class Generation:
 
 
 class Generations(tuple[Generation, ...]):
-    """Generated texts, as `Run.generations`.
+    """Generated texts, which notebooks display as a table.
 
-    Notebooks show a table: `Generations(generator.generate_many(...))`.
+    `Generations(generator.generate_many(...))` makes one, and `Run.generations` is one.
     """
 
     __slots__ = ()
