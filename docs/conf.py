@@ -34,6 +34,7 @@ SIDEBAR = """
 :caption: Your own text
 
 quickstart
+desk
 better-texts
 corpora
 pipelines

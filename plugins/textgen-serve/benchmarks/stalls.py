@@ -94,7 +94,6 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "detokenize 249,000 ids": ("/detokenize", {"tokens": [1] * 249_000}),
     "next_tokens": ("/next_tokens", {"prompt": TEXT, "logprobs": 100}),
     "next_tokens after a text": ("/next_tokens", {"max_tokens": 20_000, "presence_penalty": 1}),
-    "copies": ("/copies", {"prompt": TEXT}),
 }
 
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,8 +20,6 @@ import uvicorn
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import textgen
-from textgen_serve.app import create_app
-from textgen_serve.desk import Desk
 
 TEXT = "".join(
     f"Once {n} ravens flew over {n * n % 7} hills, and none came back.\n" for n in range(60)
@@ -104,49 +101,6 @@ def running(app, **options):
         thread.join()
 
 
-@contextlib.contextmanager
-def open_desk(folder, **options):
-    """A client of a desk in this process."""
-    desk = Desk(folder.resolve(), offered=["english"], **options)
-    with running(create_app({}, desk=desk)) as (host, port):
-        try:
-            with httpx2.Client(base_url=f"http://{host}:{port}", timeout=20) as client:
-                yield client
-        finally:
-            desk.stop_all()
-
-
-def strict(answer):
-    """The JSON of an answer, which every browser can read."""
-
-    def refuse(name):
-        raise ValueError(name)
-
-    return json.loads(answer.content.decode(), parse_constant=refuse)
-
-
-def state(client, name="ravens"):
-    answer = client.get(f"/desk/runs/{name}")
-    assert answer.status_code == 200, answer.text
-    return strict(answer)
-
-
-def act(client, action, run="ravens", **body):
-    return client.post(f"/desk/runs/{run}/{action}", json=body)
-
-
-def settled(client, *statuses, name="ravens"):
-    """The state of a run, once its status is one of these, or a command has failed."""
-    found = []
-
-    def is_settled():
-        found[:] = [state(client, name)]
-        return found[0]["status"] in statuses or found[0]["failed"]
-
-    until(is_settled, 120)
-    return found[0]
-
-
 def events_of(stream):
     """The events of a stream, which has to end with [DONE]."""
     lines = [line for line in stream.split("\n") if line]
@@ -199,86 +153,3 @@ def complete(http):
         return answer.json()
 
     return post
-
-
-# The page, in Chromium ----------------------------------------------------------------------------
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(browser, url):
-    """Opens the page in a fresh profile; at the end, no page may have written an error to its
-    console.
-    """
-    contexts, errors = [], []
-
-    def opened(address=url, **options):
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda said: said.type == "error" and errors.append(said.text))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address)
-        page.wait_for_selector("body[data-ready]")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert not errors
-
-
-def write(page, text, **numbers):
-    for name, value in numbers.items():
-        page.fill(f"#{name}", str(value))
-    page.focus("#text")
-    page.keyboard.type(text)
-
-
-def eventually(page, check, expected=None):
-    for _ in range(200):
-        if check():
-            return
-        page.wait_for_timeout(50)
-    assert check(), (page.text_content("#text"), page.text_content("#status"), expected)
-
-
-def wait_for_text(page, text):
-    eventually(page, lambda: page.text_content("#text") == text, text)
-
-
-def wait_for_end(page):
-    eventually(page, lambda: page.text_content("#continue") == "Continue")
-
-
-@pytest.fixture
-def noisy(browser):
-    """Opens the page where requests may fail, of which browsers write to the console."""
-    with browser.new_context() as context:
-
-        def opened(address):
-            page = context.new_page()
-            page.goto(address)
-            return page
-
-        yield opened

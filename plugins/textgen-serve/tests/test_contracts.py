@@ -8,7 +8,7 @@ from textgen.testing import check_plugin
 
 
 def test_it_keeps_the_contracts():
-    check_plugin(textgen_serve, options={"likely-names": {"names": ["it", "No one"]}})
+    check_plugin(textgen_serve)
 
 
 def test_listing_plugins_loads_no_web_server_and_no_numpy():

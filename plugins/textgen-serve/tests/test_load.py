@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from conftest import TEXT, metric, running, serving, texts_at, train, until
+from conftest import metric, running, serving, texts_at, train, until
 
 import textgen
 from textgen.contracts.decoders import DecoderFactory
@@ -84,32 +84,6 @@ def test_scores_of_clients_that_have_left_end_are_counted_and_hold_nobody_up(run
         gate.set()
         until(lambda: texts_at(url) == 0)
     assert len(calls) < 6
-
-
-def test_worn_phrases_of_a_client_that_has_left_are_not_looked_for(run, tmp_path, monkeypatch):
-    start, book = {"start": str(run)}, tmp_path / "book.txt"
-    book.write_text(TEXT)
-    textgen.train(
-        corpus={"type": "file", "path": str(book)},
-        tokenizer=start,
-        model=start,
-        trainer={"type": "adamw", "length": "1 step"},
-        output=tmp_path / "own",
-    )
-    turns, calls, score = threading.Semaphore(0), [], DecoderFactory.score
-
-    def waiting(factory, *given):
-        calls.append(given)
-        assert turns.acquire(timeout=60)
-        return score(factory, *given)
-
-    monkeypatch.setattr(DecoderFactory, "score", waiting)
-    with running(app.create_app({"own": tmp_path / "own"})) as (host, port):
-        url = f"http://{host}:{port}"
-        with raw(url, {"prompt": "Once " * 6000}, "/worn"):  # one paragraph of 30 blocks
-            until(lambda: calls)
-        until(lambda: texts_at(url) == 0 or turns.release())  # one more block each time
-    assert len(calls) < 20
 
 
 def test_texts_that_are_tokenised_hold_up_no_completion_and_no_other_client(run, monkeypatch):

@@ -114,8 +114,6 @@ def test_other_endpoints_have_the_limit_of_a_prompt(http):
     for path, body, most in (
         ("/tokenize", {"prompt": "a" * 200_001}, "200,000"),
         ("/detokenize", {"tokens": [1] * 200_001}, "200,000"),
-        ("/copies", {"prompt": "a" * 200_001}, "200,000"),
-        ("/worn", {"prompt": "a" * 200_001}, "200,000"),
         ("/next_tokens", {"prompt": "a" * 200_001}, "200,000"),
     ):
         answer = http.post(path, json=body)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import (
@@ -22,18 +21,14 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from textgen import PluginSet, TextgenError
 from textgen_serve.background import Background
 from textgen_serve.chat import as_completion
 from textgen_serve.completions import Job, next_tokens, refusal
-from textgen_serve.desk import Desk
-from textgen_serve.desk_api import DeskApi
-from textgen_serve.documents_api import DocumentsApi
 from textgen_serve.errors import ApiError, ClientGone
 from textgen_serve.exchange import JSON, Endpoint, Exchange
 from textgen_serve.guard import Access, Guard
@@ -42,11 +37,9 @@ from textgen_serve.metrics import MODEL, Metrics
 from textgen_serve.models import Runs, ServedRun, end_id
 from textgen_serve.parameters import Completion, read_completion
 from textgen_serve.routes import offered_routes
-from textgen_serve.side_work import IsGone, SideWork
-from textgen_serve.texts import END, copied_passages, detokenized, tokenized
-from textgen_serve.worn import listed, worn_passages
+from textgen_serve.side_work import SideWork
+from textgen_serve.texts import END, detokenized, tokenized
 
-_PAGE: Final = Path(__file__).parent / "page"
 _OPENAPI: Final = Path(__file__).with_name("openapi.json")
 _LIKELIEST_TOKENS: Final = 10
 _HEADER: Final = 4096  # bytes of a header at most
@@ -60,8 +53,19 @@ _STREAM: Final = [
 ]
 
 
+Answer = Callable[[Exchange], Awaitable[None]]
+
+
 class Server:
-    """The endpoints, on the runs that are served."""
+    """The endpoints, on the runs that are served.
+
+    What is public here is also for the routes that `create_app` takes as `more_routes`.
+
+    runs       the served runs by name
+    limits     of a request
+    access     who may use the server
+    side_work  threads for work on texts, of which each client has a few
+    """
 
     def __init__(
         self,
@@ -73,35 +77,36 @@ class Server:
         ignore_unknown: bool,
         chat: bool,
     ) -> None:
-        self.runs, self._limits, self._metrics, self._access = runs, limits, metrics, access
-        self._ignore_unknown, self._chat = ignore_unknown, chat
+        self.runs, self.limits, self.access = runs, limits, access
+        self.side_work = SideWork()
+        self._metrics, self._ignore_unknown, self._chat = metrics, ignore_unknown, chat
         self._texts = Counter[str]()  # generated or waiting, of each client
-        self._side_work = SideWork()
         self._scoring = asyncio.Semaphore(_SCORES_AT_ONCE)
         self._streams: set[Exchange] = set()
 
     def routes(self) -> list[BaseRoute]:
         """The routes of the API."""
-        closed: list[tuple[str, str, Callable[[Exchange], Awaitable[None]]]] = [
+        closed: list[tuple[str, str, Answer]] = [
             ("GET", "/v1/models", self.models),
             ("GET", "/v1/models/{id:path}", self.model),
             ("POST", "/v1/completions", self.completions),
             ("POST", "/v1/chat/completions", self.chat),
             ("POST", "/next_tokens", self.next_tokens),
-            ("POST", "/copies", self.copies),
-            ("POST", "/worn", self.worn),
-            ("POST", "/words", self.words),
             ("POST", "/tokenize", self.tokenize),
             ("POST", "/detokenize", self.detokenize),
             ("GET", "/tokenizer_info", self.tokenizer_info),
             ("GET", "/metrics", self.metrics_page),
         ]
         return [
-            *(Route(p, Endpoint(f, self._access.client), methods=[m]) for m, p, f in closed),
+            *(self.route(method, path, answer) for method, path, answer in closed),
             Route("/openapi.json", Endpoint(self.openapi), methods=["GET"]),
             Route("/health", Endpoint(self.health), methods=["GET"]),
             Route("/ready", Endpoint(self.ready), methods=["GET"]),
         ]
+
+    def route(self, method: str, path: str, answer: Answer) -> BaseRoute:
+        """A route behind the API keys. `answer` may raise ApiError."""
+        return Route(path, Endpoint(answer, self.access.client), methods=[method])
 
     async def models(self, exchange: Exchange) -> None:
         """GET /v1/models."""
@@ -113,7 +118,7 @@ class Server:
     async def model(self, exchange: Exchange) -> None:
         """GET /v1/models/{id}."""
         run = await self.runs.find(exchange.params["id"])
-        await self._side_work.answer(exchange, lambda _: run.full_card(self.runs.options))
+        await self.side_work.answer(exchange, lambda _: run.full_card(self.runs.options))
 
     async def completions(self, exchange: Exchange) -> None:
         """POST /v1/completions."""
@@ -133,8 +138,8 @@ class Server:
 
     async def _complete(self, exchange: Exchange, *, is_chat: bool) -> None:
         run, asked = await self._asked(exchange, is_chat=is_chat)
-        job = Job(run, asked, self._limits, self._scoring, is_chat=is_chat)
-        with self._admitted(exchange, run, asked.rows, self._lanes(run, asked)):
+        job = Job(run, asked, self.limits, self._scoring, is_chat=is_chat)
+        with self.admitted(exchange, run, asked.rows, self._lanes(run, asked)):
             work = self._streamed(exchange, job) if asked.stream else _whole(exchange, job)
             try:
                 await exchange.while_connected(work)
@@ -155,63 +160,31 @@ class Server:
             raise ApiError(400, "expected one prompt", param="prompt")
 
         async def answer() -> None:
-            count, most = asked.logprobs or _LIKELIEST_TOKENS, self._limits.prompt_tokens
+            count, most = asked.logprobs or _LIKELIEST_TOKENS, self.limits.prompt_tokens
             await exchange.json(await next_tokens(run.generator, asked, count, most))
 
-        with self._admitted(exchange, run, 1, self._lanes(run, asked)):
+        with self.admitted(exchange, run, 1, self._lanes(run, asked)):
             await exchange.while_connected(answer())
-
-    async def copies(self, exchange: Exchange) -> None:
-        """POST /copies, ours: where a text has passages of 16 tokens and more that the training
-        corpus has, too.
-        """
-        run, text, _ = await self._given(exchange, "prompt", str)
-        with self._admitted(exchange, run, 1):
-            await self._side_work.answer(exchange, lambda _: copied_passages(run.generator, text))
-
-    async def worn(self, exchange: Exchange) -> None:
-        """POST /worn, ours: where a text has phrases that a model which has read more finds too
-        likely.
-        """
-        run, text, _ = await self._given(exchange, "prompt", str)
-        wider = await self.runs.wider(run)
-        with self._admitted(exchange, run, 1):
-            await self._side_work.answer(
-                exchange, lambda is_gone: worn_passages(run.words(), wider, text, is_gone)
-            )
-
-    async def words(self, exchange: Exchange) -> None:
-        """POST /words, ours: how often which word is in the training corpus; none where that is not
-        what it was.
-        """
-        run = await self._run(exchange, await exchange.body(self._limits))
-
-        def found(_: IsGone) -> dict[str, Any]:
-            with contextlib.suppress(ApiError):
-                return listed(run.words())
-            return listed(Counter())
-
-        await self._side_work.answer(exchange, found)
 
     async def tokenize(self, exchange: Exchange) -> None:
         """POST /tokenize, in vLLM's shape.
 
         Characters outside the vocabulary become the unknown token.
         """
-        run, text, body = await self._given(exchange, "prompt", str)
+        run, text, body = await self.read_field(exchange, "prompt", str)
         with_texts = body.get(name := "return_token_strs")
         if not isinstance(with_texts, bool | None):
             raise ApiError(400, f"{name} must be true or false", param=name)
-        with self._admitted(exchange, run, 1):
-            await self._side_work.answer(
-                exchange, lambda _: tokenized(run.generator, text, self._limits, bool(with_texts))
+        with self.admitted(exchange, run, 1):
+            await self.side_work.answer(
+                exchange, lambda _: tokenized(run.generator, text, self.limits, bool(with_texts))
             )
 
     async def detokenize(self, exchange: Exchange) -> None:
         """POST /detokenize, in vLLM's shape."""
-        run, ids, _ = await self._given(exchange, "tokens", list)
-        with self._admitted(exchange, run, 1):
-            await self._side_work.answer(exchange, lambda _: detokenized(run.generator, ids))
+        run, ids, _ = await self.read_field(exchange, "tokens", list)
+        with self.admitted(exchange, run, 1):
+            await self.side_work.answer(exchange, lambda _: detokenized(run.generator, ids))
 
     async def tokenizer_info(self, exchange: Exchange) -> None:
         """GET /tokenizer_info: the end of a document has a name by which /tokenize knows it, or is
@@ -236,7 +209,7 @@ class Server:
 
     async def ready(self, exchange: Exchange) -> None:
         """GET /ready: another text would be taken."""
-        if self._texts.total() >= self._limits.texts:
+        if self._texts.total() >= self.limits.texts:
             raise ApiError(503, "too many requests are waiting")
         await exchange.json({"status": "ready"})
 
@@ -254,18 +227,18 @@ class Server:
                 if time.monotonic() - exchange.written > _PING:
                     await exchange.write(b": ping\n\n")
 
-    async def _given(
+    async def read_field(
         self, exchange: Exchange, name: str, kind: type[Sized]
     ) -> tuple[ServedRun, Any, dict[str, Any]]:
         """The run, a text or ids, and the body that has them. Raises ApiError, ClientGone."""
-        body = await exchange.body(self._limits)
-        value, most = body.get(name), self._limits.prompt_tokens
+        body = await exchange.body(self.limits)
+        value, most = body.get(name), self.limits.prompt_tokens
         if not isinstance(value, kind) or len(value) > most:
             expected = "a string of {:,} characters" if kind is str else "a list of {:,} token ids"
             raise ApiError(400, f"{name} must be {expected.format(most)} at most", param=name)
-        return await self._run(exchange, body), value, body
+        return await self.find_run(exchange, body), value, body
 
-    async def _run(self, exchange: Exchange, body: Mapping[str, Any]) -> ServedRun:
+    async def find_run(self, exchange: Exchange, body: Mapping[str, Any]) -> ServedRun:
         """The run that a body asks for, which metrics name. Raises ApiError."""
         run = await self.runs.find(body.get("model"))
         exchange.scope[MODEL] = run.name
@@ -279,14 +252,14 @@ class Server:
 
         `defaults` are in place of the run's.
         """
-        body = await exchange.body(self._limits)
+        body = await exchange.body(self.limits)
         if is_chat:
             body = as_completion(body)
-        run = await self._run(exchange, body)
+        run = await self.find_run(exchange, body)
         asked = read_completion(
             body,
             self.runs.parameters,
-            self._limits,
+            self.limits,
             {**run.generator.defaults, **defaults},
             ignore_unknown=self._ignore_unknown,
         )
@@ -306,7 +279,7 @@ class Server:
             raise refusal(error) from error
 
     @contextlib.contextmanager
-    def _admitted(
+    def admitted(
         self, exchange: Exchange, run: ServedRun, texts: int, lanes: int = 1
     ) -> Iterator[None]:
         """Count texts, each as often as it has lanes, while they are generated or wait. Raises
@@ -315,12 +288,12 @@ class Server:
         One key of several has half of the places that the others leave. A request with more lanes
         than a key may have takes all of them.
         """
-        share = 2 if len(self._access.keys) > 1 else 1
+        share = 2 if len(self.access.keys) > 1 else 1
         client, own = exchange.client, self._texts[exchange.client]
-        if texts > (most := -(-self._limits.texts // share)):
+        if texts > (most := -(-self.limits.texts // share)):
             raise ApiError(400, f"a client has at most {most} texts at one time")
         texts = min(texts * lanes, most)
-        if own + texts > -(-(self._limits.texts - self._texts.total() + own) // share):
+        if own + texts > -(-(self.limits.texts - self._texts.total() + own) // share):
             raise ApiError(429, "too many requests are waiting; try again later")
         self._texts[client] += texts
         self._metrics.texts.labels(run.name).inc(texts)
@@ -369,21 +342,23 @@ def create_app(
     access: Access | None = None,
     ignore_unknown: bool = False,
     chat: bool = False,
-    desk: Desk | None = None,
     routes: Sequence[str | Mapping[str, Any]] = (),
+    more_runs: Callable[[], Mapping[str, Path]] = dict,
+    more_routes: Callable[[Server], Sequence[BaseRoute]] = lambda _: (),
 ) -> ASGIApp:
-    """The application for runs by name, or those of a desk. Another application can mount it.
+    """The application for runs by name. Another application can mount it.
 
-    routes  types of plugins' routes, or tables with their options; those that need no options are
-            there in any case
+    routes       types of plugins' routes, or tables with their options; those that need no options
+                 are there in any case
+    more_runs    finds further runs, which are loaded when they are asked for
+    more_routes  makes further routes, which come after those of the API
 
     Loads the runs, and raises what `textgen.load` raises.
     """
     paths, access = {name: Path(run) for name, run in runs.items()}, access or Access()
     metrics = Metrics()
-    more = dict if desk is None else desk.runs
     plugins, limits = plugins or PluginSet.discover(), limits or Limits()
-    loaded = Runs(paths, plugins, metrics, device, more)
+    loaded = Runs(paths, plugins, metrics, device, more_runs)
     server = Server(
         loaded,
         limits,
@@ -407,29 +382,12 @@ def create_app(
         routes=[
             *offered_routes(plugins, routes, access, loaded),  # which may replace those below
             *server.routes(),
-            *DocumentsApi(limits, desk).routes(access.client),
-            *(DeskApi(desk, loaded, limits).routes(access.client) if desk else []),
-            *_pages(is_desk=desk is not None),
+            *more_routes(server),
         ],
         lifespan=lifespan,
         exception_handlers={404: _failed, 405: _failed, ApiError: _refused, Exception: _crashed},
     )
     return Guard(app, access, metrics, background)
-
-
-def _pages(*, is_desk: bool) -> list[BaseRoute]:
-    """The files of the page; with a desk, its own page is the first, and writing is at /write."""
-    files = StaticFiles(directory=_PAGE)
-    first = {"/": "desk.html", "/write": "index.html"} if is_desk else {"/": "index.html"}
-    named = [Route(f"/{name}", files, methods=["GET"]) for name in sorted(os.listdir(_PAGE))]
-    return [*(Route(p, _file(n), methods=["GET"]) for p, n in first.items()), *named]
-
-
-def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(_: Request) -> Response:
-        return FileResponse(_PAGE / name)
-
-    return answer
 
 
 async def _failed(_: Request, error: Any) -> Response:

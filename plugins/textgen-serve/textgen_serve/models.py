@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -24,7 +23,6 @@ from textgen import (
 )
 from textgen_serve.errors import ApiError, logger, without_folders
 from textgen_serve.metrics import Metrics
-from textgen_serve.worn import Wider, corpus_words
 
 _WATCH_SECONDS: Final = 1.0  # seconds between two looks at the run directories
 _KEPT_RUNS: Final = 3  # further runs that stay loaded
@@ -37,13 +35,11 @@ class _Loaded:
 
     generator  replaced as a whole: a request keeps the one that it began with
     stamp      of run.json when it was last looked at
-    words      of its training corpus, once they are asked for
     """
 
     path: Path
     generator: Generator
     stamp: _Stamp
-    words: Counter[str] | None = None
 
 
 @attrs.frozen(eq=False)
@@ -58,12 +54,6 @@ class ServedRun:
     def generator(self) -> Generator:
         """The generator of the run as it is now."""
         return self.loaded.generator
-
-    def words(self) -> Counter[str]:
-        """Counts of words in the training corpus. Raises ApiError."""
-        if self.loaded.words is None:
-            self.loaded.words = corpus_words(self.generator)
-        return self.loaded.words
 
     def card(self) -> dict[str, Any]:
         """The entry of GET /v1/models."""
@@ -161,20 +151,24 @@ class Runs:
         self._loaded: dict[Path, _Loaded] = {}
         self._runs: dict[str, ServedRun] = {}
         self._more, self._opened, self._opening = more, list[str](), asyncio.Lock()
-        self._offered = [offer.name for offer in plugins.offers("run")]
-        self._wider: Wider | None = None
         for name, path in runs.items():
             self._open(name, path)
 
     def _open(self, name: str, path: Path) -> None:
         if (run := self._loaded.get(path)) is None:
-            stamp, generator = _stamp(path), self._engine.load(str(path), device=self._device)
+            stamp, generator = _stamp(path), self.load(path)
             folder = generator.path if stamp is None and generator.path else path
             run = self._loaded[path] = _Loaded(folder, generator, stamp or _stamp(folder))
         self._runs[name] = ServedRun(name, run.stamp[0] // 10**9 if run.stamp else 0, run)
 
     def __iter__(self) -> Iterator[ServedRun]:
         return iter([*self._runs.values()])
+
+    def load(self, run: str | Path) -> Generator:
+        """The generator of a run that is not served, on the device of the others. Raises what
+        `textgen.load` raises.
+        """
+        return self._engine.load(str(run), device=self._device)
 
     async def find(self, name: Any) -> ServedRun:
         """The run of a name; the only one where it is omitted or empty. Raises ApiError."""
@@ -215,26 +209,6 @@ class Runs:
         for gone in self._opened[:-_KEPT_RUNS]:
             self.close(gone)
 
-    async def wider(self, run: ServedRun) -> Wider:
-        """A model that has read more than the text of a run: the one that it was started from, or
-        else one that a package offers. Raises ApiError where there is none.
-        """
-        start = run.generator.tables.get("model", {}).get("start")
-        name = start or next(iter(self._offered), None)
-        if name is None:
-            cause = "no model that has read more than this one's text is installed"
-            raise ApiError(404, cause, code="no_wider_model")
-        async with self._opening:
-            if self._wider is None or self._wider.name != name:
-                try:
-                    made = await asyncio.to_thread(self._engine.load, name, device=self._device)
-                except TextgenError as error:  # its message may name paths
-                    logger.warning("%s", error)
-                    cause = f"{Path(name).name}, which has read more, cannot be loaded"
-                    raise ApiError(404, cause, code="no_wider_model") from error
-                self._wider = Wider(name, made)
-            return self._wider
-
     async def names(self) -> list[str]:
         """Names of models that are loaded, and of those that would be."""
         return [*dict.fromkeys([*self._runs, *await asyncio.to_thread(self._more)])]
@@ -266,10 +240,7 @@ class Runs:
     async def _load_again(self, run: _Loaded) -> str:
         """Load a run that was replaced; what came of it."""
         try:
-            run.generator = await asyncio.to_thread(
-                self._engine.load, run.path, device=self._device
-            )
-            run.words = None
+            run.generator = await asyncio.to_thread(self.load, run.path)
         except TextgenError as error:
             logger.warning("%s was replaced and is not loaded: %s", run.path, error)
             return "failed"

@@ -1,4 +1,4 @@
-"""Runs the application in uvicorn, on a socket of our own."""
+"""Runs an application in uvicorn, on a socket of our own."""
 
 from __future__ import annotations
 
@@ -11,126 +11,86 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import attrs
 import click
-import filelock
 import uvicorn
 from starlette.types import ASGIApp
 
-from textgen import PluginSet, UsageError
-from textgen.files import inside, read_bytes, write_atomic
-from textgen_serve.app import create_app
-from textgen_serve.desk import Desk
+from textgen import UsageError
 from textgen_serve.errors import logger
 from textgen_serve.guard import Access
-from textgen_serve.limits import Limits
-from textgen_serve.models import named_runs
+from textgen_serve.options import ServerOptions
 from textgen_serve.protocol import BoundedProtocol
 
 KEY_VARIABLE = "TEXTGEN_API_KEY"
 
 
-def serve(
-    runs: Sequence[str],
-    plugins: PluginSet,
-    *,
-    folder: Path | None,
-    train: bool | None,
-    host: str,
-    port: int,
-    uds: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    api_key_file: Path | None,
-    allow_host: Sequence[str],
-    allow_origin: Sequence[str],
-    texts: int,
-    time_limit: float,
-    grace: int,
-    unknown_parameters: str,
-    chat: bool,
-    routes: Sequence[Any],
-    device: str,
-) -> None:
-    """Serve until a signal. Raises UsageError where the address cannot be taken, and what loading a
-    run raises.
+@attrs.frozen(kw_only=True)
+class Listener:
+    """A socket that is bound to an address, for an application to be served on.
+
+    address   as clients have it: a URL, or the path of a Unix socket
+    is_local  whether this machine alone can reach it
+    access    who may use the application
+    made_key  the API key that was made because none was given; "" where none was made
     """
-    if (tls_cert is None) != (tls_key is None):
-        raise UsageError("--tls-cert and --tls-key belong together")
-    if runs and (folder is not None or train is not None):
-        raise UsageError("--folder and --train are of the desk, which is there without RUN")
-    folder, named, keys = folder or Path("runs"), named_runs(runs), _keys(api_key_file)
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_unix_socket(uds) if uds else _tcp_socket(host, port))
-        fragment = ""
-        is_local = bool(uds) or _is_loopback(listener)
-        if not keys and not is_local:
-            keys = [secrets.token_urlsafe(24)]
-            fragment = f"/#key={keys[0]}"
-        scheme = "https" if tls_cert else "http"
-        address = str(uds or f"{scheme}://{_shown(host)}:{listener.getsockname()[1]}")
-        trains = is_local if train is None else train
-        desk = None if runs else stack.enter_context(_desk(folder, trains, address, plugins))
-        app = create_app(
-            named,
-            plugins=plugins,
-            device=device,
-            limits=Limits(texts=texts, seconds=time_limit),
-            access=Access(
-                keys=keys,
-                hosts=[host.lower(), socket.gethostname().lower(), *allow_host],
-                origins=allow_origin,
-            ),
-            ignore_unknown=unknown_parameters == "ignore",
-            chat=chat,
-            desk=desk,
-            routes=routes,
-        )
-        config = _configured(app, grace, tls_cert, tls_key)
-        listener.listen(config.backlog)
+
+    address: str
+    is_local: bool
+    access: Access
+    made_key: str
+    _socket: socket.socket
+    _keys: list[str]
+    _options: ServerOptions
+
+    def serve(self, app: ASGIApp, said: str) -> None:
+        """Print what is served, and serve it until a signal. Raises UsageError for a certificate
+        that cannot be used.
+        """
+        options = self._options
+        config = _configured(app, options.grace, options.tls_cert, options.tls_key)
+        self._socket.listen(config.backlog)
         # a collection holds up all requests, the longer the more it looks through
         gc.freeze()
         gc.set_threshold(10_000, 50, 1_000)
-        _on_signals(partial(_read_again, keys, api_key_file) if api_key_file else None)
-        what = ", ".join(named) or f"a desk with {folder}"
-        click.echo(f"textgen: serving {what} at {address}{fragment}", err=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        file = options.api_key_file
+        _on_signals(partial(_read_again, self._keys, file) if file else None)
+        click.echo(f"textgen: {said}", err=True)
+        uvicorn.Server(config).run(sockets=[self._socket])
 
 
 @contextlib.contextmanager
-def _desk(folder: Path, trains: bool, address: str, plugins: PluginSet) -> Iterator[Desk]:
-    """The desk of a folder, which is made for nobody else to read, and which no other server has as
-    long as this process lives. Raises UsageError, RunError.
+def listening(options: ServerOptions) -> Iterator[Listener]:
+    """A listener on the address of the options. Raises UsageError where it cannot be taken, or the
+    keys cannot be read.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock, owner = filelock.FileLock(inside(folder, ".lock")), inside(folder, ".server")
-        lock.acquire(timeout=0)
-        write_atomic(owner, f"{address} (process {os.getpid()})".encode())
-    except filelock.Timeout:
-        is_known = owner.is_file()
-        other = read_bytes(owner, most=1000).decode() if is_known else "another address"
-        cause = f"--folder {folder} is served already, at {other}"
-        raise UsageError(f"{cause}; open that, or give another --folder") from None
-    except OSError as error:
-        raise UsageError(f"--folder {folder} cannot be used: {error.strerror or error}") from error
-    with lock:
-        desk = Desk(folder.resolve(), trains, _offered(plugins))
-        desk.sweep()
-        try:
-            yield desk
-        finally:
-            desk.stop_all()
-
-
-def _offered(plugins: PluginSet) -> list[str]:
-    """The names of the models of plugins that a training may start from."""
-    offers = [o for o in plugins.offers("run") if "path" not in o.component.options()]
-    return [name for offer in offers for name in (offer.name, offer.qualified_name)]
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise UsageError("--tls-cert and --tls-key belong together")
+    host, uds = options.host, options.uds
+    keys, made_key = _keys(options.api_key_file), ""
+    with _unix_socket(uds) if uds else _tcp_socket(host, options.port) as bound:
+        is_local = bool(uds) or _is_loopback(bound)
+        if not keys and not is_local:
+            made_key = secrets.token_urlsafe(24)
+            keys = [made_key]
+        scheme = "https" if options.tls_cert else "http"
+        yield Listener(
+            address=str(uds or f"{scheme}://{_shown(host)}:{bound.getsockname()[1]}"),
+            is_local=is_local,
+            access=Access(
+                keys=keys,
+                hosts=[host.lower(), socket.gethostname().lower(), *options.allow_host],
+                origins=options.allow_origin,
+            ),
+            made_key=made_key,
+            socket=bound,
+            keys=keys,
+            options=options,
+        )
 
 
 def _on_signals(reload: Callable[[], None] | None) -> None:

@@ -1,4 +1,4 @@
-"""The tokens of a text, and what it shares with the corpus that a run was trained on."""
+"""The tokens of a text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from textgen_serve.errors import ApiError
 from textgen_serve.limits import Limits
 from textgen_serve.logprobs import Spelling
 from textgen_serve.models import end_id
-from textgen_serve.worn import finder
 
 END: Final = "<|endoftext|>"
 """The text that stands for the end of a document, where the tokenizer has one."""
@@ -34,20 +33,3 @@ def detokenized(generator: Generator, ids: list[Any]) -> dict[str, str]:
         return {"prompt": generator.tokenizer.decode(generator.prepare(ids).ids)}
     except TextgenError as error:
         raise ApiError.of(error, {"prompt": "tokens"}) from error
-
-
-def copied_passages(generator: Generator, text: str) -> dict[str, Any]:
-    """The passages with their places in characters, and the share of 8-grams that the corpus has
-    (textgen.CopyReport).
-
-    Raises ApiError, also where the corpus is not what it was.
-    """
-    report = finder(generator).report(text)
-    tokenizer = generator.tokenizer
-    places = Spelling(tokenizer).places(text, tokenizer.encode(text))
-    return {
-        "passages": [
-            {"start": places[start], "end": places[end]} for start, end in report.passages
-        ],
-        "copied_8_grams": report.ngram_shares[8],
-    }

@@ -8,7 +8,7 @@ import pytest
 from conftest import TEXT, eventually, running, serving, wait_for_end, wait_for_text, write
 
 import textgen
-from textgen_serve.app import create_app
+from textgen_desk.app import create_app
 
 pytestmark = pytest.mark.browser
 PROMPT = "Once 3 ravens flew"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import numpy as np
 
-from textgen import CopyFinder, Generator, TextgenError
+from textgen import Generator, TextgenError
+from textgen_desk.copies import finder
 from textgen_serve.errors import ApiError, ClientGone, logger
 from textgen_serve.logprobs import Spelling
+from textgen_serve.models import Runs
 
 WORD: Final = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _COUNTED_TOKENS: Final = 1_000_000  # tokens of a corpus whose words are counted
@@ -73,23 +77,55 @@ class Wider:
             yield Word(*match.span(), float(until[last] - until[first]))
 
 
-def finder(generator: Generator) -> CopyFinder:
-    """The finder that knows the training corpus. Raises ApiError where that is not what it was."""
-    try:
-        return generator.copy_finder()
-    except TextgenError as error:  # its message may name paths, which are not for clients
-        logger.warning("%s", error)
-        message = "the training corpus of this model is not here, or has changed"
-        raise ApiError(404, message, code="no_corpus") from error
+class WiderModels:
+    """Models that have read more than the text of a run. The last one stays loaded.
 
-
-def corpus_words(generator: Generator) -> Counter[str]:
-    """Counts of words in the training corpus, or in the beginning of a long one.
-
-    Raises ApiError where the corpus is not what it was.
+    offered   names of the models that packages offer
     """
-    tokens = finder(generator).tokens[:_COUNTED_TOKENS]
-    return Counter(word.lower() for word in WORD.findall(generator.tokenizer.decode(tokens)))
+
+    def __init__(self, runs: Runs, offered: Sequence[str]) -> None:
+        self._runs, self._offered = runs, offered
+        self._last: Wider | None = None
+        self._opening = asyncio.Lock()
+
+    async def of(self, generator: Generator) -> Wider:
+        """The model that a run was started from, or else one that a package offers. Raises ApiError
+        where there is none.
+        """
+        start = generator.tables.get("model", {}).get("start")
+        name = start or next(iter(self._offered), None)
+        if name is None:
+            cause = "no model that has read more than this one's text is installed"
+            raise ApiError(404, cause, code="no_wider_model")
+        async with self._opening:
+            if self._last is None or self._last.name != name:
+                self._last = Wider(name, await asyncio.to_thread(self._loaded, name))
+            return self._last
+
+    def _loaded(self, name: str) -> Generator:
+        try:
+            return self._runs.load(name)
+        except TextgenError as error:  # its message may name paths
+            logger.warning("%s", error)
+            cause = f"{Path(name).name}, which has read more, cannot be loaded"
+            raise ApiError(404, cause, code="no_wider_model") from error
+
+
+class CorpusWords:
+    """Counts of the words in training corpora, which are kept as long as their generators are."""
+
+    def __init__(self) -> None:
+        self._kept = weakref.WeakKeyDictionary[Generator, Counter[str]]()
+
+    def of(self, generator: Generator) -> Counter[str]:
+        """Those of the corpus, or of the beginning of a long one. Raises ApiError where the corpus
+        is not what it was.
+        """
+        if (found := self._kept.get(generator)) is None:
+            tokens = finder(generator).tokens[:_COUNTED_TOKENS]
+            words = WORD.findall(generator.tokenizer.decode(tokens))
+            found = self._kept[generator] = Counter(word.lower() for word in words)
+        return found
 
 
 def listed(words: Counter[str]) -> dict[str, Any]:

@@ -1,25 +1,25 @@
-"""The endpoints of documents: those of the runs of a desk, and texts from and to Word."""
+"""The endpoints of documents: those of the runs of a desk, and texts from and to files."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
 import attrs
-from starlette.routing import BaseRoute, Route
-from starlette.types import Scope
+from starlette.routing import BaseRoute
 
-from textgen_serve import desk_work
-from textgen_serve.conversion import text_in
-from textgen_serve.desk import Desk
-from textgen_serve.documents import ConflictError, Documents
+from textgen_desk.conversion import text_in
+from textgen_desk.desk import Desk
+from textgen_desk.desk_work import done
+from textgen_desk.documents import ConflictError, Documents
+from textgen_desk.uploads import received, spooled
+from textgen_desk.word import docx_of
+from textgen_serve.app import Answer, Server
 from textgen_serve.errors import ApiError
-from textgen_serve.exchange import JSON, Endpoint, Exchange, header
+from textgen_serve.exchange import JSON, Exchange, header
 from textgen_serve.json_body import dump_long
 from textgen_serve.limits import Limits
-from textgen_serve.uploads import received, spooled
-from textgen_serve.word import docx_of
 
 _DOCUMENT_BYTES: Final = 1 << 25  # bytes of a document with its versions, or of a file
 _VALUES: Final = 2_000_000  # numbers, strings, lists and objects of it
@@ -29,27 +29,21 @@ _DOCX: Final = b"application/vnd.openxmlformats-officedocument.wordprocessingml.
 
 @attrs.frozen
 class DocumentsApi:
-    """Answers about documents. Files are read and written in a thread."""
+    """Answers about the documents of a desk, which are read and written in a thread."""
 
-    limits: Limits
-    desk: Desk | None
-    _turns: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(_CONVERSIONS))
+    server: Server
+    desk: Desk
 
-    def routes(self, client: Callable[[Scope], str]) -> list[BaseRoute]:
-        """The routes; `client` finds the client of a request."""
+    def routes(self) -> list[BaseRoute]:
+        """The routes."""
         of_run = "/desk/runs/{name}/documents"
-        kept: list[tuple[str, str, Callable[[Exchange], Awaitable[None]]]] = [
+        offered: list[tuple[str, str, Answer]] = [
             ("GET", of_run, self.titles),
             ("GET", f"{of_run}/{{title}}", self.read),
             ("PUT", f"{of_run}/{{title}}", self.write),
             ("POST", f"{of_run}/{{title}}/{{action}}", self.act),
         ]
-        offered = [
-            *(kept if self.desk else []),
-            ("PUT", "/text/{file}", self.text),
-            ("POST", "/docx", self.docx),
-        ]
-        return [Route(p, Endpoint(f, client), methods=[m]) for m, p, f in offered]
+        return [self.server.route(method, path, answer) for method, path, answer in offered]
 
     async def titles(self, exchange: Exchange) -> None:
         """GET: the documents of a run, the newest first."""
@@ -65,7 +59,7 @@ class DocumentsApi:
 
     async def write(self, exchange: Exchange) -> None:
         """PUT: a document, if it is still what `If-Match` says, or new where there is none."""
-        body = await exchange.body(self._long())
+        body = await exchange.body(_for_documents(self.server.limits))
         if not isinstance(text := body.get("text"), str) or "tree" not in body:
             raise ApiError(400, "a document has a text and a tree", param="text")
         etag = header(exchange.scope, b"if-match").decode("latin-1") or None
@@ -80,7 +74,7 @@ class DocumentsApi:
     async def act(self, exchange: Exchange) -> None:
         """POST: rename a document, or move it to the bin."""
         title, action = exchange.params["title"], exchange.params["action"]
-        body = await exchange.body(self.limits)
+        body = await exchange.body(self.server.limits)
         wished = body.get("title")
         if action == "remove":
             await self._with(exchange, Documents.remove, title)
@@ -90,6 +84,26 @@ class DocumentsApi:
             raise ApiError(400, "expected rename with a title, or remove")
         await exchange.json({})
 
+    async def _with(self, exchange: Exchange, method: Callable[..., Any], *given: Any) -> Any:
+        """What a method of the documents of a run gives. Raises ApiError, ConflictError."""
+        desk, name = self.desk, exchange.params["name"]
+        return await done(desk.folder, lambda: method(desk.documents(name), *given))
+
+
+@attrs.frozen
+class FilesApi:
+    """Texts from files of any format that textgen reads, and as Word documents."""
+
+    server: Server
+    _turns: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(_CONVERSIONS))
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes."""
+        return [
+            self.server.route("PUT", "/text/{file}", self.text),
+            self.server.route("POST", "/docx", self.docx),
+        ]
+
     async def text(self, exchange: Exchange) -> None:
         """PUT /text/{file}: the text of a file, whose name tells its format."""
         with spooled() as content:
@@ -98,24 +112,20 @@ class DocumentsApi:
             await exchange.while_connected(self._send_text(exchange, content))
 
     async def _send_text(self, exchange: Exchange, content: BinaryIO) -> None:
-        file, limits = exchange.params["file"], self.limits
+        file, limits = exchange.params["file"], self.server.limits
         async with self._turns:
             text = await text_in(file, content, limits.body_bytes, limits.seconds)
         await exchange.json({"text": text})
 
     async def docx(self, exchange: Exchange) -> None:
         """POST /docx: a text as a Word document."""
-        text = (await exchange.body(self._long())).get("text")
+        text = (await exchange.body(_for_documents(self.server.limits))).get("text")
         if not isinstance(text, str):
             raise ApiError(400, "text must be a string", param="text")
         data = await asyncio.to_thread(docx_of, text)
         await exchange.whole(data, 200, [(b"content-type", _DOCX)])
 
-    async def _with(self, exchange: Exchange, method: Callable[..., Any], *given: Any) -> Any:
-        """What a method of the documents of a run gives. Raises ApiError, ConflictError."""
-        assert self.desk is not None
-        desk, name = self.desk, exchange.params["name"]
-        return await desk_work.done(desk.folder, lambda: method(desk.documents(name), *given))
 
-    def _long(self) -> Limits:
-        return attrs.evolve(self.limits, body_bytes=_DOCUMENT_BYTES, body_values=_VALUES)
+def _for_documents(limits: Limits) -> Limits:
+    """The limits of a request that has a whole document."""
+    return attrs.evolve(limits, body_bytes=_DOCUMENT_BYTES, body_values=_VALUES)

@@ -156,7 +156,7 @@ def is_at(server, *statuses):
 
 
 def test_a_training_goes_on_without_its_server_and_is_found_again(folder):
-    line = [sys.executable, "-m", "textgen", "serve", "--port", "0", "--folder", str(folder)]
+    line = [sys.executable, "-m", "textgen", "desk", "--port", "0", "--folder", str(folder)]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
     try:
         first = Serving(process)

@@ -1,7 +1,7 @@
 """The text of an uploaded file, read as the corpus of type `file` reads it.
 
 A short plain text is read in a thread of the server. Any other file is read by a process of its own
-(`python -m textgen_serve.conversion FILE CHARACTERS`) with limits of time and memory, so that no
+(`python -m textgen_desk.conversion FILE CHARACTERS`) with limits of time and memory, so that no
 file holds up the server, whatever is in it.
 """
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from textgen import CorpusError, DeviceError, Engine
+from textgen_desk.names import made_suffix
 from textgen_serve.errors import ApiError
-from textgen_serve.names import made_suffix
 
 _PLAIN: Final = (".txt", ".text", ".md", ".markdown", ".rst")
 _SHORT: Final = 1 << 20  # bytes of a plain text that a thread reads

@@ -260,7 +260,7 @@ def test_hostile_files_are_refused(url):
 
 
 def test_whatever_was_kept_survives_kills_at_any_moment(folder):
-    line = [sys.executable, "-m", "textgen", "serve", "--port", "0", "--folder", str(folder)]
+    line = [sys.executable, "-m", "textgen", "desk", "--port", "0", "--folder", str(folder)]
     number, draw = 0, random.Random(0)
     for _ in range(4):
         process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
-from starlette.routing import BaseRoute, Route
-from starlette.types import Scope
+from starlette.routing import BaseRoute
 
 from textgen import UsageError
-from textgen_serve.desk import Desk
-from textgen_serve.desk_work import done
+from textgen_desk.desk import Desk
+from textgen_desk.desk_work import done
+from textgen_desk.uploads import received, spooled
+from textgen_serve.app import Answer, Server
 from textgen_serve.errors import ApiError
-from textgen_serve.exchange import Endpoint, Exchange
-from textgen_serve.limits import Limits
-from textgen_serve.models import Runs
-from textgen_serve.uploads import received, spooled
+from textgen_serve.exchange import Exchange
 
 _TEXT_BYTES: Final = 1 << 29  # bytes of a text
 _MINUTES: Final = 100_000
@@ -26,13 +24,12 @@ _MINUTES: Final = 100_000
 class DeskApi:
     """Answers of a desk: what it says in the folder is done in a thread."""
 
+    server: Server
     desk: Desk
-    runs: Runs
-    limits: Limits
 
-    def routes(self, client: Callable[[Scope], str]) -> list[BaseRoute]:
-        """The routes; `client` finds the client of a request."""
-        offered: list[tuple[str, str, Callable[[Exchange], Awaitable[None]]]] = [
+    def routes(self) -> list[BaseRoute]:
+        """The routes."""
+        offered: list[tuple[str, str, Answer]] = [
             ("GET", "/desk/runs", self.all),
             ("POST", "/desk/runs", self.create),
             ("GET", "/desk/runs/{name}", self.one),
@@ -40,7 +37,7 @@ class DeskApi:
             ("POST", "/desk/runs/{name}/{action}", self.act),
             ("POST", "/desk/bin/{name}", self.restore),
         ]
-        return [Route(p, Endpoint(f, client), methods=[m]) for m, p, f in offered]
+        return [self.server.route(method, path, answer) for method, path, answer in offered]
 
     async def all(self, exchange: Exchange) -> None:
         """GET /desk/runs."""
@@ -60,7 +57,7 @@ class DeskApi:
     async def create(self, exchange: Exchange) -> None:
         """POST /desk/runs: a place for texts, which may have another name."""
         self._check_trains()
-        name = (await exchange.body(self.limits)).get("name")
+        name = (await exchange.body(self.server.limits)).get("name")
         if not isinstance(name, str):
             raise ApiError(400, "name must be a string", param="name")
         await exchange.json({"name": await self._done(self.desk.create, name)})
@@ -78,7 +75,7 @@ class DeskApi:
     async def act(self, exchange: Exchange) -> None:
         """POST /desk/runs/{name}/{action}: the state after it."""
         name, action = exchange.params["name"], exchange.params["action"]
-        given = await exchange.body(self.limits)
+        given = await exchange.body(self.server.limits)
         desk = self.desk
         actions: dict[str, Callable[[], None]] = {
             "look": lambda: desk.look(name, _minutes(given), _text(given, "encoding")),
@@ -95,12 +92,12 @@ class DeskApi:
         self._check_trains()
         await self._done(actions[action])
         if action in ("rename", "remove"):
-            self.runs.close(name)
+            self.server.runs.close(name)
         await exchange.json({})
 
     async def restore(self, exchange: Exchange) -> None:
         """POST /desk/bin/{name}: take a run out of the bin, or a document of `run`."""
-        run = _text(await exchange.body(self.limits), "run")
+        run = _text(await exchange.body(self.server.limits), "run")
         if not run:
             self._check_trains()
         await self._done(self.desk.restore, exchange.params["name"], run)

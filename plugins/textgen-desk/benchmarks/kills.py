@@ -148,7 +148,7 @@ class Desk:
     def start(self, name: str) -> None:
         """Start one of the three."""
         if name == "server":
-            line = [sys.executable, "-m", "textgen", "serve", "--port", str(self.port)]
+            line = [sys.executable, "-m", "textgen", "desk", "--port", str(self.port)]
             self.spawn(name, [*line, "--folder", str(self.folder)])
             until(lambda: self.asked("health") is not None, "the server", str)
         elif name == "training":

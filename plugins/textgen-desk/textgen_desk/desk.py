@@ -6,7 +6,7 @@
     NAME/run/            the run directory
     NAME/log.txt         what the last command said
     NAME/.begun          the commands of a job whose last one has not been started yet
-    NAME/documents/      see textgen_serve.documents
+    NAME/documents/      see textgen_desk.documents
     .bin/                what was removed, under its name and the time
 
 So a rename or a removal is one step. A run that was trained from the command line is NAME itself.
@@ -32,11 +32,9 @@ import attrs
 
 from textgen import RunError, RunSummary, TextgenError, UsageError, summarize
 from textgen.files import inside, opened, read_bytes, write_atomic
-from textgen_serve.documents import Documents, sweep
-from textgen_serve.errors import ApiError, without_folders
-from textgen_serve.jobs import BEGUN, Jobs, Words, shown_command
-from textgen_serve.json_body import parse_object
-from textgen_serve.names import (
+from textgen_desk.documents import Documents, sweep
+from textgen_desk.jobs import BEGUN, Jobs, Words, shown_command
+from textgen_desk.names import (
     binned,
     check_name,
     is_binned,
@@ -48,6 +46,8 @@ from textgen_serve.names import (
     shown_name,
     unbinned,
 )
+from textgen_serve.errors import ApiError, without_folders
+from textgen_serve.json_body import parse_object
 
 NEW_MODEL: Final = "none"
 """The start of a model that is trained from nothing."""

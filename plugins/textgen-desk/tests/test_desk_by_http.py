@@ -130,7 +130,7 @@ def test_a_document_whose_writer_was_killed_is_read_on_a_full_disk(client, folde
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("textgen_serve.documents.rename", refuse)
+        patch.setattr("textgen_desk.documents.rename", refuse)
         patch.setattr(durable, "sync_file", refuse)
         found = read(client, "A")
         assert found.json() == {"tree": ["first"], "text": None}
@@ -190,7 +190,7 @@ def killed(folder):
     """Starts a server, lets `act` ask it for something, waits, and kills it."""
 
     def start(begin, is_begun):
-        line = [sys.executable, "-m", "textgen", "serve", "--port", "0", "--folder", str(folder)]
+        line = [sys.executable, "-m", "textgen", "desk", "--port", "0", "--folder", str(folder)]
         with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
             try:
                 with client_of(Serving(process)) as client:

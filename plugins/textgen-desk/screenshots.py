@@ -5,8 +5,8 @@ Pride and Prejudice with each paragraph on a line, without "_", and textgen-engl
 
 textgen init pride-and-prejudice.txt --minutes 1.5
 textgen run pride-and-prejudice.toml --set "trainer.length=150 steps"
-python plugins/textgen-serve/screenshots.py runs/pride-and-prejudice
-python plugins/textgen-serve/screenshots.py --times RUN
+python plugins/textgen-desk/screenshots.py runs/pride-and-prejudice
+python plugins/textgen-desk/screenshots.py --times RUN
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def serving(run: str) -> Iterator[str]:
         place = Path(folder, Path(run).resolve().name)
         place.mkdir()
         shutil.copytree(run, place / "run")
-        line = [sys.executable, "-m", "textgen", "serve", "--port", "0", "--folder", folder]
+        line = [sys.executable, "-m", "textgen", "desk", "--port", "0", "--folder", folder]
         server = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
         try:
             assert server.stderr is not None

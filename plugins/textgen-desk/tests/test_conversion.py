@@ -76,7 +76,7 @@ def test_a_file_that_takes_too_much_memory_is_refused(tmp_path):
     path = tmp_path / "a.docx"
     path.write_bytes(zipped("word/document.xml", f"<w:t>{'—' * 20_000_000}</w:document>"))
     code = (
-        "import resource; from textgen_serve import conversion;"
+        "import resource; from textgen_desk import conversion;"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 28, 1 << 28)); conversion.main()"
     )
     line = [sys.executable, "-c", code, str(path), "1000"]

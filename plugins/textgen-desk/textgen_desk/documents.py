@@ -28,9 +28,9 @@ import attrs
 
 from textgen import UsageError
 from textgen.files import inside, new_file, read_bytes, rename, write_atomic
+from textgen_desk.names import binned, check_name, is_binned, is_name, numbered, unbinned
 from textgen_serve.errors import ApiError
 from textgen_serve.json_body import parse_object
-from textgen_serve.names import binned, check_name, is_binned, is_name, numbered, unbinned
 
 _TEXT, _TREE, _UNSETTLED, _BIN = ".md", ".json", ".new", ".bin"
 _LEFTOVER: Final = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # of textgen.files.write_atomic
