@@ -3,7 +3,7 @@
 trainers yield    StepDone, Evaluated
 observers see     RunStarted, StepDone, Evaluation, Checkpointed, RunFinished; or RunSkipped
                   alone
-observers answer  nothing, or Stop
+observers return  None, or Stop
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class StepDone:
 
 @attrs.frozen(kw_only=True)
 class Evaluated:
-    """The trainer measured the model.
+    """The trainer has evaluated the model.
 
     Losses are in nats per token; `validation_loss` is None without held-out data.
 
     figures    other numbers by name, which metrics.jsonl and observers get
-    objective  by which the best weights are chosen, the lower the better; the validation loss if
-               not given
+    objective  the value by which the best weights are chosen, lower is better; the validation loss
+               by default
     """
 
     step: int
@@ -151,8 +151,8 @@ class Checkpointed:
 class RunFinished:
     """Training ended: all of it ("finished"), by request ("interrupted") or by an error ("failed").
 
-    A finished run is in place when observers are told, and can be loaded. `stopped_by` is
-    the observer that stopped it early, and `cause` the exception of a failed one; else they are "".
+    A finished run is in its directory by then, and can be loaded. `stopped_by` is the observer that
+    stopped the run early, and `cause` the exception of a failed run; otherwise they are "".
     """
 
     step: int
@@ -174,8 +174,9 @@ class RunSkipped:
 
 @attrs.frozen
 class Stop:
-    """The answer of `observe` that stops a run early, as finished: its best weights are the model,
-    and run.json has the reason.
+    """Returned by `observe` to stop a run early, as finished.
+
+    The best weights become the model, and run.json has the reason.
     """
 
     reason: str = ""

@@ -1,13 +1,12 @@
 """The contracts between the engine and its components. Structural: nothing has to be subclassed.
 
-Shapes: B sequences of a batch, T positions in time, V tokens of the vocabulary. Token ids are
-integers from 0 to V - 1. Logits are float32 or float64 and may hold -inf ("never"), but no NaN. An
-*array* is a NumPy array, or a torch tensor where the model is on a GPU; both follow the array API
-standard.
+Shapes: B sequences of a batch, T positions, V tokens of the vocabulary. Token ids are integers from
+0 to V - 1. Logits are float32 or float64, and may be -inf ("never") but not NaN. An *array* is a
+NumPy array, or a torch tensor if the model is on a GPU; both follow the array API standard.
 
-A component may have a method `close()`. It is called once, without arguments: at the end of the
-training that it was built for, however that ends, or when the generator that it was built for is
-closed. An exception becomes a warning.
+A component may have a method `close()`. It is called once, without arguments: after the training
+that the component was built for, even if that failed, or when its generator is closed. An exception
+in it becomes a warning.
 """
 
 from __future__ import annotations
@@ -45,178 +44,163 @@ class Corpus(Protocol):
     """A source of text."""
 
     def read(self) -> Iterator[CorpusPiece]:
-        """Yield the text in pieces, of about a megabyte for example, so that a corpus may be larger
-        than memory.
+        """Yield the text in pieces, of a megabyte for example.
 
-        A corpus of documents yields DOCUMENT_END after each of them; the end of the corpus ends the
-        last one. Documents without text are left out. `read` is called more than once, and gives
+        A corpus of documents yields DOCUMENT_END after each document; after the last one it may be
+        omitted. Documents without text are ignored. `read` is called several times, and must yield
         the same text each time. Raises CorpusError.
         """
 
 
 class CorpusOfFiles(Corpus, Protocol):
-    """A corpus that is read from files.
+    """A corpus that is read from files, whose tokens are cached. The method is optional.
 
-    The method is optional; with it, a text is read once for all runs.
-
-    A run of the same component, version, options and files takes the tokens of such a text from the
-    user's cache. A file is the same while its path, size, times and inode are.
+    A run with the same component, version, options and files takes the tokens from the user's
+    cache. A file counts as the same while its path, size, times and inode are.
     """
 
     def sources(self) -> Iterable[Path]:
-        """The files that `read` reads. They and the options alone determine the text, not the seed.
+        """The files that `read` reads. Only they and the options determine the text.
 
-        Called whenever a run begins, so it reads only folders. Raises CorpusError.
+        Called at the beginning of each run, so it should not read the files. Raises CorpusError.
         """
 
 
 class IncrementalDecoder(Protocol):
-    """Turns ids into text as they are generated. Holds back text that a later id may still change.
+    """Turns ids into text as they are generated. Text that a later id may change is held back.
 
-    Before a continuation the engine feeds it the end of the prompt and ignores that text, since the
-    text of a token may depend on the tokens before it (a space between words, for example).
+    Before a continuation, the engine feeds the end of the prompt and discards its text, because the
+    text of a token may depend on earlier tokens, such as a space between words.
     """
 
     def decode(self, ids: Ids, final: bool = False) -> str:
-        """The text that `ids` (T,) complete. With `final`, also what is still held back."""
+        """Return the text that `ids` (T,) complete; with `final`, also all text held back."""
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back.
+    """Turns text into token ids and back.
 
-    `decode(encode(text))` is the text, up to the tokenizer's own normalisation.
-
-    It may also have any of the members of StreamingTokenizer. The functions of textgen.tokenizers
-    take their place where it has not.
+    `decode(encode(text))` is the text, up to the tokenizer's normalisation. A tokenizer may also
+    have any members of StreamingTokenizer; functions of textgen.tokenizers replace missing ones.
     """
 
     @property
     def vocab_size(self) -> int:
-        """V. Raises ValueError before `fit`."""
+        """Number of tokens, V. Raises ValueError before `fit`."""
 
     def fit(self, pieces: Iterable[str]) -> None:
-        """Learn the vocabulary from a corpus. Deterministic; reads `pieces` once, in bounded
-        memory.
-        """
+        """Learn the vocabulary deterministically, in one pass over `pieces` and bounded memory."""
 
     def encode(self, text: str) -> Ids:
-        """(T,) ids of `text`. Text outside the vocabulary becomes `unknown_id`."""
+        """Return the ids (T,) of `text`. Text outside the vocabulary becomes `unknown_id`."""
 
     def decode(self, ids: Ids) -> str:
-        """The text of `ids` (T,)."""
+        """Return the text of `ids` (T,)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything that `from_dict` needs, as JSON values."""
+        """Return what `from_dict` needs, as JSON values."""
 
     def from_dict(self, state: Table) -> Self:
-        """A fitted tokenizer, configured as this one, with the vocabulary in `state`. Raises
-        ValueError for others.
+        """Return a fitted tokenizer with the options of this one and the vocabulary of `state`.
+
+        Raises ValueError if the state is not one of such a tokenizer.
         """
 
 
 class StreamingTokenizer(Tokenizer, Protocol):
-    """Members that a tokenizer may have besides."""
+    """Optional members of a tokenizer."""
 
     @property
     def unknown_id(self) -> int | None:
-        """The id for text outside the vocabulary. None, or no such attribute, if every text can be
-        encoded.
-        """
+        """The id for text outside the vocabulary; None, or missing, if all text can be encoded."""
 
     def encode_pieces(self, pieces: Iterable[str]) -> Iterator[Ids]:
-        """Encode a corpus in bounded memory: together the ids that `encode` gives for the joined
-        text.
+        """Encode a corpus in bounded memory. The ids together are those of the joined text.
 
-        Without this method `encode` is called for its `textgen.documents.segments`.
+        Without this method, `encode` is called for each of `textgen.documents.segments`.
         """
 
     def incremental_decoder(self) -> IncrementalDecoder:
-        """A decoder for one stream. Its pieces, joined, are the text that `decode` gives.
+        """Return a decoder for one stream, whose pieces joined are the text of `decode`.
 
-        Without this method each token is decoded with the 16 before it, and U+FFFD at the end of a
-        text is held back.
+        Without this method, each token is decoded with the 16 tokens before it, and U+FFFD at the
+        end of a text is held back.
         """
 
 
 class DocumentTokenizer(Tokenizer, Protocol):
-    """A tokenizer with an id for the end of a document.
+    """A tokenizer with an id for the end of a document, which corpora that mark documents need.
 
-    Optional; corpora that mark documents need one.
-
-    The engine puts this id after each document of a corpus, and before the first. Generation stops
-    at it, and starts from it. It decodes to nothing, and `encode` never gives it.
+    The engine puts this id after each document of a corpus and before the first one. Generation
+    starts from it and stops at it. It decodes to "", and `encode` never returns it.
     """
 
     @property
     def end_id(self) -> int | None:
-        """The id, counted in `vocab_size`. None if there is none, or `fit` is still to decide."""
+        """The id, which `vocab_size` includes; None if there is none, or not before `fit`."""
 
     def fit(self, pieces: Iterable[CorpusPiece]) -> None:
-        """Learn the vocabulary.
+        """Learn the vocabulary from pieces with DOCUMENT_END; without any, `end_id` may stay None.
 
-        DOCUMENT_END comes as in the corpus; without it, `end_id` may stay None.
-
-        textgen.documents.split_documents gives the pieces document by document.
+        textgen.documents.split_documents splits the pieces into documents.
         """
 
     def extend(self, pieces: Iterable[CorpusPiece]) -> None:
-        """Add to a fitted vocabulary what a corpus has and it lacks, as this id for documents.
+        """Add to a fitted vocabulary what it lacks for a corpus, such as the id for documents.
 
-        Optional: with it, a run on documents may keep the vocabulary of one that was on none.
+        Optional. It lets a run on documents keep the vocabulary of a run on one text.
         """
 
 
 class Decoder(Protocol):
-    """Incremental inference for a batch of B sequences, each with its own carried state.
+    """Incremental inference for a batch of B sequences with carried states.
 
-    The logits of a row depend only on its own tokens. Not shared between threads.
+    The logits of a row depend only on the tokens of that row. A decoder is used by one thread at a
+    time.
     """
 
     @property
     def batch_size(self) -> int:
-        """B."""
+        """Number of sequences, B."""
 
     def extend(self, tokens: Ids) -> Array:
         """Feed `tokens` (B, T) and return the logits (B, V) of the token that follows.
 
-        T may be 0: the logits of the token after those fed so far, at the start those of the first
-        token. The caller may write into the array; the next call may reuse it.
+        If T is 0, they are those after the tokens fed so far, or those of the first token. The
+        caller may write into the array; the next call may reuse it.
         """
 
     def score(self, tokens: Ids) -> Array:
         """Feed `tokens` (B, T), T > 0, and return the logits (B, T, V) after each of them."""
 
     def read_state(self) -> Tensors:
-        """A copy of the carried state by name, each array with the batch as its first axis."""
+        """Return a copy of the carried state: arrays by name with the batch as first axis."""
 
     def write_state(self, state: Tensors) -> None:
         """Replace the carried state.
 
-        Its first axis sets the batch size, so selecting rows forks or drops sequences.
-
-        If arrays keep their shape from step to step, the engine joins rows of different decoders of
-        the model and generates in batches; if they grow, it does so only with a RowDecoder.
+        Its first axis sets the batch size, so selecting rows forks or drops sequences. If the
+        arrays keep their shapes, the engine joins rows of different decoders and generates in
+        batches. If they grow with the text, it does so only with a RowDecoder.
         """
 
 
 class RowDecoder(Decoder, Protocol):
-    """A decoder whose rows join and leave while it runs, without `read_state` and `write_state`.
+    """A decoder whose rows can be taken and joined directly. Both methods are optional.
 
-    The methods are optional. Models whose state grows (attention caches) generate in batches only
-    with them: rows of such a decoder may differ in length. Others gain speed where reading a state
-    is slow, as on a GPU. `read_state` and `write_state` need to support only rows of equal length.
+    Models whose state grows, such as attention caches, need them to generate in batches: the rows
+    may differ in length, which `read_state` and `write_state` need not support. For other models
+    they save time if reading a state is slow, as on a GPU.
 
-    exact_rows  False if a row may differ in the last bit from the same row alone, which its checks
-                then allow. True if not set
+    exact_rows  False if a row in a batch may differ in the last bit from the same row alone, which
+                checks then allow; True by default
     """
 
     def take(self, rows: Sequence[int]) -> Self:
-        """Another decoder with these rows, in this order; a row may occur twice. This one does not
-        change.
-        """
+        """Return a new decoder with these rows in this order; a row may occur several times."""
 
     def join(self, other: Self) -> None:
-        """Append the rows of another decoder of the model, which is not used afterwards."""
+        """Append the rows of another decoder of the same model, which is not used afterwards."""
 
 
 class Model(Protocol):
@@ -237,14 +221,15 @@ class Model(Protocol):
     """
 
     def decoder(self, batch_size: int) -> Decoder:
-        """The fastest decoder for this device, at the start state. Called from any thread."""
+        """Return a decoder in the initial state, the fastest for the device. Thread-safe."""
 
     def tensors(self) -> Tensors:
-        """All weights by their stable names, as NumPy arrays."""
+        """Return all weights as NumPy arrays by stable names."""
 
     def load_tensors(self, tensors: Tensors) -> None:
-        """Load weights of the same names, shapes and dtypes. Raises ValueError saying which are
-        not.
+        """Load weights of the same names, shapes and dtypes.
+
+        Raises ValueError, which names the weights that differ.
         """
 
 
@@ -258,14 +243,13 @@ class TrainerState:
 
 @attrs.frozen(kw_only=True)
 class TrainingContext:
-    """The context of a training.
+    """What a trainer may use.
 
-    seed       for all random choices
-    device     as torch names it
-    elapsed    seconds that the run took before training: imports, corpus, tokenizer, earlier parts
-    threads    number of CPU threads, if the pipeline sets one
-    processes  the processes that train together, as torchrun starts them; only for a trainer with
-               `distributed`
+    seed       seed of all random choices
+    device     the device, as torch names it
+    elapsed    seconds that the run took before: imports, corpus, tokenizer, interrupted training
+    threads    number of CPU threads, if the pipeline sets it
+    processes  the processes that train together; only for a trainer with `distributed`
     """
 
     seed: int
@@ -276,7 +260,7 @@ class TrainingContext:
 
 
 class Trainer(Protocol):
-    """Fits a model to data. It yields events; files, progress and signals are the engine's work.
+    """Fits a model to data and yields events. The engine handles files, progress and signals.
 
     With `distributed = True` it can train in several processes, which `context.processes`
     describes: each runs the same program with the same pipeline and text, and yields events of the
@@ -298,8 +282,9 @@ class Trainer(Protocol):
         """The state of training."""
 
     def load_state(self, state: TrainerState) -> None:
-        """Make the next `train` continue exactly from `state`. Raises ValueError for a state of
-        another trainer.
+        """Make the next `train` continue exactly from `state`.
+
+        Raises ValueError for a state of another trainer.
         """
 
 
@@ -323,9 +308,7 @@ class Objective(Protocol):
         """
 
     def count(self, batch: tuple[npt.NDArray[Any], ...]) -> int:
-        """The divisor of a sum: the number of targets, or of pairs. That of some rows is their
-        share.
-        """
+        """The divisor of the sum over these rows: the number of targets, or of pairs."""
 
     def loss(self, model: Any, batch: tuple[Any, ...], state: Any) -> tuple[Any, Any]:
         """The sum over the rows of a batch, a tensor without axes, and the state after them.
@@ -337,36 +320,33 @@ class Objective(Protocol):
 
 
 class History(Protocol):
-    """The B sequences so far. Only what the samplers announce is kept.
+    """The tokens of the B sequences so far, as far as the samplers of the chain announce their use.
 
-    The arrays are NumPy's, also for logits on a GPU, and must not be written to.
+    The arrays are NumPy arrays, also if logits are on a GPU, and must not be written to.
     """
 
     @property
     def prompt_lengths(self) -> npt.NDArray[np.int64]:
-        """(B,) tokens in the prompt."""
+        """(B,) number of tokens of the prompt."""
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(B,) tokens generated: the step."""
+        """(B,) number of generated tokens, which is the step."""
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
-        """(B, V) how often each token was generated. For `history` "counts" or "tokens"."""
+        """(B, V) number of times each token was generated. For `history` "counts" or "tokens"."""
 
     @property
     def prompt_counts(self) -> npt.NDArray[np.int32]:
-        """(B, V) how often each token occurs in the prompt. For `history` "counts" or "tokens"."""
+        """(B, V) counts of each token in the prompt. For `history` "counts" or "tokens"."""
 
     def tokens(self, row: int) -> Ids:
-        """(N,) the ids of one sequence, prompt and generated. For `history` "tokens"."""
+        """(N,) ids of a sequence, prompt and generated. For `history` "tokens"."""
 
     @property
     def state(self) -> Tensors:
-        """The sampler's own state by name, each array with the batch as its first axis.
-
-        For a StatefulSampler.
-        """
+        """The state of a StatefulSampler: arrays by name with the batch as first axis."""
 
     def random(self, count: int = 1) -> Floats:
         """(B, count) random numbers from [0, 1), for samplers with `random`.
@@ -379,48 +359,44 @@ class History(Protocol):
 
 
 class Sampler(Protocol):
-    """A link of the sampler chain. Its attributes are optional:
+    """A sampler of the chain. The attributes are optional:
 
-    history         "none", "counts" or "tokens": what it reads of the History beside lengths;
-                    "tokens" if not set
+    history         "none", "counts" or "tokens": what it reads of the History in addition to
+                    lengths; "tokens" by default
     random          True if it reads `history.random`
-    ends            True if it may forbid every token of a row, which ends the text, with the finish
-                    reason "end". For any other sampler that is an error
-    deterministic   True promises that only the most likely token of the input remains possible,
-                    which saves work
+    ends            True if it may exclude all tokens of a row, which ends the text with the finish
+                    reason "end". For other samplers this is an error
+    deterministic   True if only the most likely token of the input ever remains, which saves work
     """
 
     def __call__(self, logits: Array, history: History) -> Array:
-        """Changed logits (B, V), of the same dtype; -inf forbids a token.
+        """Return changed logits (B, V) of the same dtype; -inf excludes a token.
 
-        Must not write into `logits`.
-
-        Rows are independent: the result of a row does not depend on the others. It follows from the
-        arguments alone.
+        `logits` must not be written to. The result depends only on the arguments, and each row only
+        on its own row of them.
         """
 
 
 class StatefulSampler(Sampler, Protocol):
-    """A sampler with a state for each row. The methods are optional, both or neither.
+    """A sampler with a state for each row. Both methods are needed.
 
-    The engine holds the states, not the sampler: a state is made when its row begins, goes wherever
-    the row goes in batches, and is saved and resumed with the text. The sampler reads them as
+    The engine keeps the states, not the sampler. A state is made when its row begins, stays with
+    the row in all batches, and is saved and resumed with the text. The sampler reads the states in
     `history.state`.
     """
 
     def start(self, prompt: Ids) -> Tensors:
-        """The state of a row that begins after `prompt` (T,): arrays by name, with one shape and
-        dtype for all rows.
+        """Return the state of a row after `prompt` (T,): arrays by name.
 
-        A text that continues from a saved state has the sampler's saved state; a sampler that was
-        not in the chain before starts there.
+        Shapes and dtypes are the same for all rows. A text that continues from a saved state has
+        the saved state of the sampler, or starts here if the sampler was not in the chain.
         """
 
     def accept(self, tokens: Ids, logits: Array, history: History) -> Tensors:
-        """The states after `tokens` (B,) were drawn, each array with the batch as its first axis.
+        """Return the states after `tokens` (B,) were drawn, with the batch as first axis.
 
-        `logits` (B, V) are the ones that this sampler returned in this step, and `history` is that
-        of the step.
+        `logits` (B, V) are those that this sampler returned in this step, and `history` is that of
+        the step.
         """
 
 
@@ -547,33 +523,32 @@ class Strategy(Protocol):
 
 
 class Metric(Protocol):
-    """Takes a figure of a text for `textgen evaluate`; a plugin offers it by `textgen_kinds`."""
+    """Measures a text for `textgen evaluate`. Plugins offer metrics with `textgen_kinds`."""
 
     def add(self, scores: Any) -> None:
-        """Take a block of the text's `textgen.TokenScores`."""
+        """Add a block of the text, a `textgen.TokenScores`."""
 
     def value(self) -> float:
-        """The figure, once the text is over."""
+        """Return the value after the last block."""
 
 
 class Observer(Protocol):
-    """Sees the events of a run, in order, on the thread that trains."""
+    """Receives the events of a run, in order, in the thread that trains."""
 
     def observe(self, event: Event) -> Stop | None:
-        """Called with RunStarted first and RunFinished last.
+        """Receive an event; RunStarted comes first and RunFinished last.
 
-        Must ignore event classes that it does not know.
-
-        Returns None; or `textgen.events.Stop`, which stops the run early, as finished.
+        Event classes that are not known must be ignored. Returns None, or `textgen.events.Stop` to
+        stop the run early, as finished.
         """
 
 
 @runtime_checkable
 class StatefulObserver(Observer, Protocol):
-    """An observer whose state is in checkpoints. The methods are optional, both or neither."""
+    """An observer whose state is saved in checkpoints. Both methods are needed."""
 
     def state(self) -> Any:
-        """The state that a resumed run needs, as JSON values."""
+        """Return the state that a resumed run needs, as JSON values."""
 
     def load_state(self, state: Any) -> None:
-        """Continue from what `state` gave, before the first event of a resumed run."""
+        """Restore what `state` returned. Called before the first event of a resumed run."""
