@@ -226,6 +226,7 @@ def test_texts_of_a_form_leave_each_other_its_tables(writer):
     assert writer.generate("", **form | {"max_new_tokens": 2}) == alone
 
 
+@pytest.mark.slow
 def test_a_form_takes_memory_for_the_length_of_its_texts_and_not_for_their_number(writer):
     def write(n):
         for _ in writer.generate_many([""], n=n, regex=r"\w{2000,}", max_new_tokens=3):

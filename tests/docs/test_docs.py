@@ -89,7 +89,7 @@ def test_every_python_block_compiles(body):
 
 
 def pages_that_run():
-    slow = ("comparing-runs.md",)  # six runs
+    slow = ("comparing-runs.md", "embedding.md", "python-api.md")  # which train runs
     return [
         pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in slow else [])
         for page in sorted(DOCS.glob("*.md"))

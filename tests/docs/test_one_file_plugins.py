@@ -95,7 +95,12 @@ def test_a_module_as_a_model(part, tmp_path, command, train):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("steadfast", 0.6), ("surprising", 0.6), ("coherent", 200.0)]
+    ("name", "value"),
+    [
+        ("steadfast", 0.6),
+        pytest.param("surprising", 0.6, marks=pytest.mark.slow),
+        pytest.param("coherent", 200.0, marks=pytest.mark.slow),
+    ],
 )
 def test_samplers_with_state_with_chance_and_with_the_model(
     tmp_path,
@@ -142,6 +147,7 @@ def test_a_corpus_of_documents(tmp_path, command, tiny_pipeline):
     assert (made.text, made.finish_reason) == ("salt", "end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "last"),
     [

@@ -11,7 +11,13 @@ from textgen import Engine, PluginSet, UsageError
 from textgen.testing import command_line
 
 
-@pytest.mark.parametrize("strategy", [{"drafts": 6}, {"draft": "small", "draft_tokens": 3}])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"drafts": 6},
+        pytest.param({"draft": "small", "draft_tokens": 3}, marks=pytest.mark.slow),
+    ],
+)
 def test_drafted_texts_are_those_of_sampling(tmp_path, monkeypatch, strategy):
     monkeypatch.chdir(tmp_path)
     plugins = PluginSet.discover()

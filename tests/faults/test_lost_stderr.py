@@ -28,9 +28,9 @@ def hung_up():
 @pytest.mark.parametrize(
     "lost",
     [
-        pytest.param(full, marks=pytest.mark.linux),
         left,
-        pytest.param(hung_up, marks=pytest.mark.unix),
+        pytest.param(full, marks=[pytest.mark.linux, pytest.mark.slow]),
+        pytest.param(hung_up, marks=[pytest.mark.unix, pytest.mark.slow]),
     ],
 )
 def test_a_lost_stderr_ends_no_run(tmp_path, tiny_pipeline, write_pipeline, textgen, lost):

@@ -59,6 +59,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.unix
 def test_a_file_system_without_locks_is_enough(tmp_path, tiny_pipeline, write_pipeline):
     """Its folders cannot be synced either, as those of some network drives."""

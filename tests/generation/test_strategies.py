@@ -33,7 +33,9 @@ STRATEGIES = {
 }
 
 
-@pytest.fixture(scope="module", params=["rnn", "ngram", "growing"])
+@pytest.fixture(
+    scope="module", params=["rnn", pytest.param("ngram", marks=pytest.mark.slow), "growing"]
+)
 def generator(request):
     return trained(request.param)
 

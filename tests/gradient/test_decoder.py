@@ -12,7 +12,15 @@ from textgen.testing import check
 
 
 @pytest.mark.parametrize(
-    "component", network_plugin.textgen_models(), ids=lambda component: component.name
+    "component",
+    [
+        pytest.param(
+            component,
+            id=component.name,
+            marks=pytest.mark.slow if component.name == "dropping" else (),
+        )
+        for component in network_plugin.textgen_models()
+    ],
 )
 def test_the_contract_is_kept(component):
     check("model", component)

@@ -51,7 +51,7 @@ def engine(tmp_path):
     return engine_with(tmp_path / "rare.py", MASKED)
 
 
-@pytest.mark.parametrize("order", ["streams", "shuffled"])
+@pytest.mark.parametrize("order", ["streams", pytest.param("shuffled", marks=pytest.mark.slow)])
 def test_a_sum_is_divided_by_the_count_of_all_rows_however_they_are_shared_out(
     engine, order, tmp_path
 ):

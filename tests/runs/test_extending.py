@@ -46,7 +46,13 @@ def warming_up(folder, *, steps):
 
 @pytest.mark.parametrize(
     ("make", "start"),
-    [(pipeline, 6), (constant, 10), (growing_worse, 10), (mixture, 6), (warming_up, 7)],
+    [
+        (pipeline, 6),
+        (constant, 10),
+        (growing_worse, 10),
+        (warming_up, 7),
+        pytest.param(mixture, 6, marks=pytest.mark.slow),
+    ],
 )
 def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(folder, make, start):
     whole = textgen.run(make(folder, steps=20), output=folder / "whole")

@@ -64,7 +64,14 @@ def test_a_run_is_finished_when_observers_hear_of_it_and_what_they_raise_does_no
     assert texts == [run.generator.generate("the", max_new_tokens=10).text]
 
 
-@pytest.mark.parametrize("kind", [RunStarted, StepDone, Evaluation, Checkpointed])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        RunStarted,
+        Evaluation,
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in (StepDone, Checkpointed)),
+    ],
+)
 def test_an_observer_ends_a_run_early_as_finished(tiny_pipeline, kind):
     tables = tiny_pipeline(trainer={"length": "6 epochs"}, checkpoint={"seconds": 0})
     stop = StopAt(kind, 0 if kind is RunStarted else 4)

@@ -18,7 +18,11 @@ from textgen.events import Evaluation, StepDone, Stop
 
 @pytest.mark.fault(5)
 @pytest.mark.parametrize(
-    ("trainer", "order", "cell"), [("sgd", "shuffled", "rnn"), ("adamw", "streams", "lstm")]
+    ("trainer", "order", "cell"),
+    [
+        pytest.param("sgd", "shuffled", "rnn", marks=pytest.mark.slow),
+        ("adamw", "streams", "lstm"),
+    ],
 )
 def test_resumed_after_every_step_is_as_if_never_interrupted(folder, trainer, order, cell):
     heading = "=== step by step ===\n"
@@ -71,6 +75,7 @@ class Stopping:
 
 
 STOPS = ("stop", "cancelled", "interrupt", "failing", "finish", "diverged")
+NEIGHBOURS = {*itertools.pairwise((*STOPS, STOPS[0]))}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +96,13 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize("steps", [(3, 3), (3, 5)])
-@pytest.mark.parametrize(("one", "other"), [*itertools.product(STOPS, STOPS)])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(*pair, marks=() if pair in NEIGHBOURS else pytest.mark.slow)
+        for pair in itertools.product(STOPS, STOPS)
+    ],
+)
 def test_any_stop_with_any_other_loses_nothing(folder, alone, one, other, steps):
     path, pipeline, same = folder / "run", tables(folder), alone("", 0)
     ways = [Stopping(how, step, path) for how, step in zip((one, other), steps, strict=True)]
@@ -121,6 +132,7 @@ def test_any_stop_with_any_other_loses_nothing(folder, alone, one, other, steps)
     assert_same(path, same)
 
 
+@pytest.mark.slow
 def test_checkpoints_change_nothing_whenever_they_are_written(folder):
     """Between a step and its evaluation too, which fits the gate of a mixture anew."""
     pipeline = tables(folder, "adamw")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unix
 @pytest.mark.fault(9)
 def test_signals_stop_after_a_checkpoint_and_the_same_command_goes_on(folder):
     steps = [0]
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         with running(*ENDLESS, folder=folder) as run:
             first = int(wait_for(run, ", step ").partition("step ")[2].partition("/")[0])
             locked = run_textgen(*ENDLESS, folder=folder) if len(steps) == 1 else None
@@ -77,7 +77,9 @@ def site(folder):
 
 
 @pytest.mark.fault(8)
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "second", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_second_signal_stops_at_once(folder, site, second):
     command = ("run", "p.toml", "--set", 'trainer={type="patient"}')
     with running(*command, folder=folder, site=[site], piped=True) as run:

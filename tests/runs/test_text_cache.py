@@ -179,6 +179,7 @@ def test_what_was_used_longest_ago_goes_first(shelf, monkeypatch):
     assert names == ["2.txt", "0.txt"]
 
 
+@pytest.mark.slow
 def test_other_texts_are_not_in_memory_together(shelf):
     """A pretrained tokenizer makes the record of each text some megabytes."""
     for number in range(12):

@@ -54,6 +54,7 @@ def test_an_unfinished_run_is_its_best_checkpoint(folder):
     assert text_of(same.path) == text
 
 
+@pytest.mark.slow
 def test_a_run_is_loaded_while_another_process_trains_it(folder):
     """Its checkpoints come and go: at every step here."""
     with running(*ENDLESS, "--set", "checkpoint.seconds=0.001", folder=folder) as run:
