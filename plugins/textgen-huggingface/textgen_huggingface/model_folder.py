@@ -19,6 +19,10 @@ from textgen.protocols import Table
 
 CONFIG: Final = "config.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+ADAPTER: Final = "adapter_model.safetensors"
+ADAPTER_FILES: Final = ("adapter_config.json", ADAPTER)
+# For `from_pretrained`: nothing is fetched, and no code that comes with a model is run.
+LOCAL: Final = {"local_files_only": True, "trust_remote_code": False}
 _WEIGHTS: Final = "model.safetensors"
 _INDEX: Final = "model.safetensors.index.json"
 _LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from textgen_huggingface.gguf_files import converted
 from textgen_huggingface.model_folder import (
     CONFIG,
+    LOCAL,
     alone,
     check_layers,
     count_tensors,
@@ -15,10 +17,9 @@ from textgen_huggingface.model_folder import (
     read_table,
     weight_files,
 )
+from textgen_huggingface.quiet import quietly
 
 _KEY: Final = "model.path"
-# Nothing is fetched, nothing is unpickled, and no code that comes with a model is run.
-LOCAL: Final = {"local_files_only": True, "trust_remote_code": False}
 
 
 def read_config(path: Path) -> Any:
@@ -27,9 +28,6 @@ def read_config(path: Path) -> Any:
     Raises PipelineError for files of the folder that are refused, and what transformers raises.
     """
     from transformers import AutoConfig
-
-    from textgen_huggingface.gguf_files import converted
-    from textgen_huggingface.quiet import quietly
 
     if is_gguf(path):
         return AutoConfig.for_model(**converted(path).config)
@@ -50,9 +48,6 @@ def read_model(path: Path, config: Any, **options: Any) -> Any:
     Raises PipelineError for files that are refused, and what transformers raises.
     """
     import transformers
-
-    from textgen_huggingface.gguf_files import converted
-    from textgen_huggingface.quiet import quietly
 
     given = {**options, "config": config, "use_safetensors": True}
     if is_gguf(path):

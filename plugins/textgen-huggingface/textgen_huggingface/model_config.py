@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen import BuildContext, Fault, PipelineError
+from textgen_huggingface.hub import HubName
+from textgen_huggingface.locations import located
 from textgen_huggingface.model_folder import check_layers, count_tensors, is_gguf, weight_files
-from textgen_huggingface.plugin import HubName, HuggingFaceConfig, located
+from textgen_huggingface.options import HuggingFaceConfig
 from textgen_huggingface.pretrained import causal_models, read_config
 
 _SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
