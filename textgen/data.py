@@ -72,15 +72,15 @@ class Dataset:
         return Windows(self.validation, self.window_length, self.window_stride)
 
 
-def sample_spans(tokens: Ids, size: int, places: int) -> Ids:
-    """At most `size` of the tokens (N,): all, or as many in spans from at most `places` places,
+def sample_spans(tokens: Ids, size: int, spans: int) -> Ids:
+    """At most `size` of the tokens (N,): all, or as many in at most `spans` spans,
     of which the first begins the text and the last ends it.
     """
     if len(tokens) <= size:
         return tokens
-    places = min(places, size)
-    borders = np.linspace(0, size, places + 1).astype(int)
-    gaps = np.linspace(0, len(tokens) - size, places).astype(int)
+    spans = min(spans, size)
+    borders = np.linspace(0, size, spans + 1).astype(int)
+    gaps = np.linspace(0, len(tokens) - size, spans).astype(int)
     starts, ends = borders[:-1] + gaps, borders[1:] + gaps
     return np.concatenate([tokens[a:b] for a, b in zip(starts, ends, strict=True)])
 
@@ -116,7 +116,7 @@ def side_by_side(
 
 
 def shuffled(size: int, start: int, stop: int, *key: int) -> npt.NDArray[np.int64]:
-    """The numbers from place `start` to `stop` in a random order of 0 to size - 1, which needs no
+    """The numbers from index `start` to `stop` in a random order of 0 to size - 1, which needs no
     memory.
 
     A Feistel network over the next power of four, keyed by `key`, with cycle walking: values that

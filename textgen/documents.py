@@ -70,12 +70,12 @@ def segments(pieces: Iterable[str]) -> Iterator[str]:
 def _cut(text: str, start: int) -> int:
     """The end of the segment that begins at `start`.
 
-    In the patterns of GPT-2, Llama 3, Qwen and GPT-4o no match extends over such a place, and no
+    In the patterns of GPT-2, Llama 3, Qwen and GPT-4o no match extends over such a position, and no
     normalisation form joins what stands on its two sides.
     """
     end = start + _SEGMENT
-    while (place := text.rfind(" ", start + 1, end + 1)) > 0:
-        if not text[place - 1].isspace():
-            return place
-        end = place - 1
+    while (position := text.rfind(" ", start + 1, end + 1)) > 0:
+        if not text[position - 1].isspace():
+            return position
+        end = position - 1
     return start + _SEGMENT

@@ -195,9 +195,9 @@ def other_letters(text: str, decoded: str) -> str:
     A tokenizer may change white space, case, accents and marks, and leave letters out.
     """
     letters, rest = _letters(decoded), iter(_letters(text))
-    for place, letter in enumerate(letters):
+    for position, letter in enumerate(letters):
         if letter not in rest:  # which takes all up to this letter
-            return letters[place : place + _SHOWN_LETTERS]
+            return letters[position : position + _SHOWN_LETTERS]
     return ""
 
 

@@ -104,7 +104,7 @@ def offers_rows(decoder: Any) -> bool:
 class Feed:
     """Rows of a decoder that are fed together.
 
-    rows     (n,) that they continue, and once they are fed, their new places; none at the start
+    rows     (n,) that they continue, and once they are fed, their new rows; none at the start
              state
     ids      (n, T) to be fed
     logits   (n, T, V) after each of the ids; at the start (n, 1, V) without ids; None where there
@@ -149,24 +149,26 @@ class Decoders:
                 logits = factory.score(decoder, ids)
             elif length or is_new:
                 logits = factory.extend(decoder, ids)[:, None]
-            place, first = 0, made.join(Decoders({factory: (decoder, len(ids))}))[factory]
+            first = made.join(Decoders({factory: (decoder, len(ids))}))[factory]
+            begin = 0
             for feed in mine:
-                begin, place = place, place + len(feed.ids)
-                feed.rows = np.arange(begin, place) + first
-                feed.logits = None if logits is None else logits[begin:place]
+                end = begin + len(feed.ids)
+                feed.rows = np.arange(begin, end) + first
+                feed.logits = None if logits is None else logits[begin:end]
+                begin = end
         self._all = made._all
 
     def join(self, other: Decoders) -> dict[DecoderFactory, int]:
-        """Append the rows of others, which are not used afterwards. The place of the first of
+        """Append the rows of others, which are not used afterwards. The index of the first of
         them.
         """
-        places = {}
+        first_rows = {}
         for factory, (theirs, count) in other._all.items():
-            ours, places[factory] = self._all.get(factory, (theirs, 0))
-            if places[factory]:
+            ours, first_rows[factory] = self._all.get(factory, (theirs, 0))
+            if first_rows[factory]:
                 factory.join(ours, theirs)
-            self._all[factory] = ours, places[factory] + count
-        return places
+            self._all[factory] = ours, first_rows[factory] + count
+        return first_rows
 
     def _rows(self, factory: DecoderFactory, rows: Ids, uses: int) -> Any:
         """A decoder with some rows: the same one where it has no others, and this is its only

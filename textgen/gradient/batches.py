@@ -32,7 +32,7 @@ def training_batches(options: GradientOptions, windows: Windows, seed: int) -> B
     """Windows (B, T + 1) int64, shuffled by `seed` and epoch, or along streams: batch k of an epoch
     contains the k-th window of each of B equal parts of the text.
 
-    The text is a circle, cut at another place in every epoch, so that windows and parts begin
+    The text is a circle, cut at another position in every epoch, so that windows and parts begin
     elsewhere each time.
     """
     tokens, length, size = windows.tokens, windows.length, options.rows
@@ -49,11 +49,11 @@ def training_batches(options: GradientOptions, windows: Windows, seed: int) -> B
     def batch(epoch: int, number: int) -> Batch:
         if is_shuffled:
             some = shuffled(len(windows), number * size, (number + 1) * size, seed, epoch)
-            places = some * windows.stride
+            positions = some * windows.stride
         else:
-            places = starts + number * length
+            positions = starts + number * length
         cut = int(np.random.default_rng([seed, epoch, 2]).integers(len(tokens))) if epoch else 0
-        return (np.asarray(tokens[(cut + places[:, None] + span) % len(tokens)], np.int64),)
+        return (np.asarray(tokens[(cut + positions[:, None] + span) % len(tokens)], np.int64),)
 
     per_epoch = math.ceil(len(windows) / size) if is_shuffled else stretch // length
     return Batches(per_epoch, batch)

@@ -306,15 +306,15 @@ class DataParallelStep:
         results = []
         device_type = self.device.partition(":")[0]
         model.train()
-        place = replica
+        worker = replica  # among those of all processes
         if self._processes is not None:
-            place += self._processes.rank * len(self.replicas)
+            worker += self._processes.rank * len(self.replicas)
         for number, part in enumerate(np.array_split(rows, min(len(rows), self.accumulate))):
             part_rows = slice(int(part[0]), int(part[-1]) + 1)
             state = None if carried is None else tuple(array[part_rows] for array in carried)
             arrays = tuple(array[part_rows] for array in batch)
             part_count = self.objective.count(arrays)
-            of_all = place * self.accumulate + number
+            of_all = worker * self.accumulate + number
             with self._seeded(model, part_rows.start, total, of_all, seed):
                 with torch.autocast(
                     device_type, torch.bfloat16, enabled=self.precision == "bfloat16"
@@ -329,18 +329,18 @@ class DataParallelStep:
         return results
 
     def _seeded(
-        self, model: Any, first: int, total: int, place: int, seed: tuple[int, ...]
+        self, model: Any, first: int, total: int, part: int, seed: tuple[int, ...]
     ) -> contextlib.AbstractContextManager[None]:
         """A block in which dropout is seeded by the row, so that splitting a batch does not change
         it: the model computes the rows from `first` of a batch of `total`.
 
-        A model without `set_rows` draws by the part of the batch instead, of which this is the one
-        at `place`.
+        A model without `set_rows` draws by the part of the batch instead, which has the number
+        `part`.
         """
         if hasattr(model, "set_rows"):
             model.set_rows(first, total)
-        elif place:
-            seed = (*seed, place)
+        elif part:
+            seed = (*seed, part)
         # Another number than any other step's, and than the seed of the weights.
         digest = hashlib.blake2b(repr([*seed, 1]).encode(), digest_size=8).digest()
         number = int.from_bytes(digest) >> 1

@@ -88,10 +88,10 @@ class ForwardDecoder:
         taken = type(self)(self._module, 0)
         groups = []
         for group in self._groups:
-            places = {row: place for place, row in enumerate(group.rows.tolist())}
-            mine = [i for i, row in enumerate(rows) if row in places]
+            indices = {row: index for index, row in enumerate(group.rows.tolist())}
+            mine = [i for i, row in enumerate(rows) if row in indices]
             if mine:
-                groups.append(group.at([places[rows[i]] for i in mine], np.array(mine)))
+                groups.append(group.at([indices[rows[i]] for i in mine], np.array(mine)))
         taken._groups = groups or taken._groups
         return taken
 
@@ -126,11 +126,11 @@ class ForwardDecoder:
             logits = logits.float()
             group.tensors = (logits[:, -1].clone(), *state)
             parts.append(logits[:, -1:] if last else logits)
-        places = np.argsort(np.concatenate([group.rows for group in self._groups]))
+        order = np.argsort(np.concatenate([group.rows for group in self._groups]))
         groups, self._groups = self._groups, []
         for group in groups:  # those that began with nothing are now like others
             self._add(group)
-        return torch.cat(parts)[torch.from_numpy(places)]
+        return torch.cat(parts)[torch.from_numpy(order)]
 
     @torch.no_grad()
     def _vocab_size(self) -> int:
@@ -188,7 +188,7 @@ def _given(logits: Tensor) -> Array:
 
 @attrs.define(eq=False)
 class _Group:
-    """Rows whose states have one shape: their places in the batch (N,), last logits (N, V) and
+    """Rows whose states have one shape: their indices in the batch (N,), last logits (N, V) and
     state.
 
     There are no tensors before the first token.
@@ -201,9 +201,9 @@ class _Group:
         """The shapes of a row's tensors."""
         return [part.shape[1:] for part in self.tensors]
 
-    def at(self, places: Sequence[int], rows: Ids) -> _Group:
-        """The members at `places`, as the rows `rows` of a batch."""
-        return _Group(rows, tuple(part[list(places)] for part in self.tensors))
+    def at(self, indices: Sequence[int], rows: Ids) -> _Group:
+        """The members at `indices`, as the rows `rows` of a batch."""
+        return _Group(rows, tuple(part[list(indices)] for part in self.tensors))
 
     def append(self, other: _Group) -> None:
         """Take in rows of the same shapes."""

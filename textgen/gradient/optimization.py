@@ -179,8 +179,8 @@ class Optimization:
         understands.
         """
         kept = {
-            f"{place}.{key}": value
-            for place, optimizer in enumerate(self.optimizers)
+            f"{number}.{key}": value
+            for number, optimizer in enumerate(self.optimizers)
             for key, value in _kept(optimizer)
         }
         arrays = {key: to_numpy(value) for key, value in kept.items() if isinstance(value, Tensor)}
@@ -191,15 +191,15 @@ class Optimization:
         kept = [each.state_dict() | {"state": defaultdict(dict)} for each in self.optimizers]
         tensors = {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}
         for key, value in {**values, **tensors}.items():
-            place, part, index, name = key.split(".", 3)
-            kept[int(place)][part][int(index)][name] = value
+            number, part, index, name = key.split(".", 3)
+            kept[int(number)][part][int(index)][name] = value
         for optimizer, own in zip(self.optimizers, kept, strict=True):
             optimizer.load_state_dict(own)
 
 
 def _kept(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
     """What an optimizer keeps for each parameter, and the numbers of its groups but the rates, by
-    their places in its `state_dict`.
+    their indices in its `state_dict`.
     """
     kept = optimizer.state_dict()
     for index, state in kept["state"].items():

@@ -40,7 +40,7 @@ class Decision:
     checkpoint  the one to go on from: of an unfinished run the last one, of a finished run one that
                 a longer training would reach as well
     start       the run whose weights the model begins with, though its table names none
-    held_out    the place of the held-out tokens, if they are not the last ones: see DataSizes
+    held_out    begin and end of the held-out tokens, if they are not the last ones: see DataSizes
     """
 
     record: Table = attrs.field(factory=dict)
@@ -60,11 +60,11 @@ def resumable_record(directory: RunDirectory) -> Table:
 
     Raises CorruptFileError.
     """
-    place = directory.latest()
-    if not place.exists():
+    newest = directory.latest()
+    if not newest.exists():
         return {}
-    record = place.read_run()
-    return record if record["status"] == "finished" or place.checkpoints.steps() else {}
+    record = newest.read_run()
+    return record if record["status"] == "finished" or newest.checkpoints.steps() else {}
 
 
 def decide(

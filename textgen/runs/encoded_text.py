@@ -47,7 +47,7 @@ class EncodedText:
     vocabulary   that of the tokenizer, unless it is fitted to this text
     folder       where tokens are written that the cache cannot take; None for temporary files
     lost_share   the share of characters that its tokens do not give again, by `dataset`
-    held_out     the place of the held-out tokens, if they are not the last ones, by `dataset`
+    held_out     begin and end of the held-out tokens, if they are not the last ones, by `dataset`
     """
 
     corpus: Corpus
@@ -163,7 +163,7 @@ class EncodedText:
             pass
 
     def dataset(self, options: DataOptions, held_out: Sequence[int] = ()) -> Dataset:
-        """The tokens, split as the `[data]` table says, or with those of a place held out, or with
+        """The tokens, split as the `[data]` table says, or with other ones held out, or with
         what is left of them where the text has become shorter.
         """
         tokens = self.tokens(
@@ -192,7 +192,7 @@ class EncodedText:
 
     @staticmethod
     def _still_held_out(held_out: Sequence[int], size: int, length: int) -> tuple[int, ...]:
-        """The place of the tokens to hold out in a text of `size` tokens; () for its last ones."""
+        """Begin and end of what is held out of a text of `size` tokens; () for its last ones."""
         if not held_out:
             return ()
         begin, stop = held_out

@@ -168,15 +168,17 @@ class Execution:
         device = context.device if "torch" in sys.modules or pipeline.device != "auto" else "cpu"
         progress = Progress() if checkpoint is None else checkpoint.progress
         # After every check that could refuse the run, and before the observers, which may read it.
-        directory = self.directory
-        place = directory.begin() if checkpoint is None else directory.go_on(progress.step)
-        record = write_initial_record(pipeline, place, text, data, device, progress, priming, model)
-        observers = self._observers(attrs.evolve(context, training=True), place)
+        own = self.directory
+        directory = own.begin() if checkpoint is None else own.go_on(progress.step)
+        record = write_initial_record(
+            pipeline, directory, text, data, device, progress, priming, model
+        )
+        observers = self._observers(attrs.evolve(context, training=True), directory)
         if checkpoint is not None:
             observers.load_state(checkpoint.observers)
         TrainingLoop(
             pipeline=pipeline,
-            directory=place,
+            directory=directory,
             record=record,
             model=model,
             trainer=trainer,
@@ -216,12 +218,12 @@ class Execution:
                 raise directory.latest().checkpoints.refused(checkpoint.step, error) from error
         return trainer, model
 
-    def _observers(self, context: BuildContext, place: RunDirectory) -> Observers:
+    def _observers(self, context: BuildContext, directory: RunDirectory) -> Observers:
         """The pipeline's own observers, unless another process writes, then the caller's."""
-        context = attrs.evolve(context, directory=place.path)
+        context = attrs.evolve(context, directory=directory.path)
         built = [
             (self._components.build(choice, context), choice.offer)
             for choice in self.pipeline.observer
-            if place.is_written
+            if directory.is_written
         ]
         return Observers([*built, *((other, None) for other in self.observers)], self._components)

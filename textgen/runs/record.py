@@ -177,11 +177,11 @@ def finish_run(directory: RunDirectory) -> bool:
     if directory.latest().read_run()["status"] == "finished":
         return False
     with directory.locked():
-        place = directory.latest()
-        record = place.read_run()
+        latest = directory.latest()
+        record = latest.read_run()
         if record["status"] == "finished":  # by another process, or the new run came to nothing
             return False
-        newest = place.checkpoints.last()
+        newest = latest.checkpoints.last()
         if newest is None:
             cause = (
                 f"the run in {directory.path} has no checkpoint yet; run its pipeline again to "
@@ -193,7 +193,7 @@ def finish_run(directory: RunDirectory) -> bool:
             progress = attrs.evolve(
                 progress, best_step=progress.model_step, best_loss=None, best_objective=None
             )
-        finish(place, record, progress, _STOPPED)
+        finish(latest, record, progress, _STOPPED)
         return True
 
 

@@ -14,14 +14,14 @@ from textgen.pipeline.options import DataOptions
 from textgen.protocols import Ids, Table, Tokenizer
 from textgen.tokenizers import unknown_id
 
-_PLACES: Final = 16  # of a held-out part that is too large to be read whole
+_SPANS: Final = 16  # of a held-out part that is too large to be read whole
 _SAMPLE: Final = 1 << 20  # tokens of which something is measured
-_LOST: Final = 1 << 16, 256  # tokens, and their places, of which is estimated what is lost
+_LOST: Final = 1 << 16, 256  # tokens, and their spans, of which is estimated what is lost
 
 
 def last_tokens(sizes: Table, options: DataOptions) -> tuple[int, ...]:
-    """The place of the tokens that were held out as the last ones, by the DataSizes of a run; ()
-    where windows or no tokens were.
+    """Begin and end of the tokens that were held out as the last ones, by the DataSizes of a run;
+    () where windows or no tokens were.
     """
     first, count = sizes["training_tokens"], sizes["validation_tokens"]
     if options.windows is not None or not count:
@@ -32,7 +32,7 @@ def last_tokens(sizes: Table, options: DataOptions) -> tuple[int, ...]:
 def split_tokens(
     tokens: Ids, options: DataOptions, tokenizer: Tokenizer, held_out: Sequence[int] = ()
 ) -> Dataset:
-    """Split as the `[data]` table says, or with the tokens of a place held out.
+    """Split as the `[data]` table says, or with the tokens from one position to another held out.
 
     Raises CorpusError when there is not a window to train on.
     """
@@ -50,7 +50,7 @@ def split_tokens(
         else:
             training, validation = _split_share(tokens, share, end_id(tokenizer), length)
         if options.validation >= 1:
-            validation = sample_spans(validation, int(options.validation), _PLACES)
+            validation = sample_spans(validation, int(options.validation), _SPANS)
     window = f"one window of data.window_length = {length} needs {length + 1}"
     if len(training) <= length:
         cause = f"the corpus is too short: {len(training):,} training tokens, and {window}"
@@ -95,17 +95,17 @@ def _split_share(tokens: Ids, share: float, end: int | None, length: int) -> tup
 
     The id between them belongs to both parts: it ends the one, and the other starts from it.
     """
-    place = len(tokens) - int(len(tokens) * share)
-    if end is None or place == len(tokens):
-        return tokens[:place], tokens[place:]
-    low, high = max(1, place - _SAMPLE), min(len(tokens) - 1, place + _SAMPLE)
+    position = len(tokens) - int(len(tokens) * share)
+    if end is None or position == len(tokens):
+        return tokens[:position], tokens[position:]
+    low, high = max(1, position - _SAMPLE), min(len(tokens) - 1, position + _SAMPLE)
     borders = np.flatnonzero(tokens[low:high] == end) + low
     borders = borders[borders < len(tokens) - length]
     if not len(borders):
-        return tokens[:place], tokens[place:]
-    border = int(borders[np.abs(borders - place).argmin()])
-    if border < place // 2:  # most of the text would be held out
-        return tokens[:place], tokens[place:]
+        return tokens[:position], tokens[position:]
+    border = int(borders[np.abs(borders - position).argmin()])
+    if border < position // 2:  # most of the text would be held out
+        return tokens[:position], tokens[position:]
     return tokens[: border + 1], tokens[border:]
 
 

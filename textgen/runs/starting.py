@@ -119,8 +119,8 @@ def load_start(
 
 
 def located(run: RunOption, plugins: ComponentSource | None = None) -> RunDirectory | Table:
-    """The place of a run that is an option of a component, or the tables that are offered in its
-    place. Raises RunError unless it is finished.
+    """The directory of a run that is an option of a component, or the tables that are offered in
+    its place. Raises RunError unless it is finished.
     """
     found = Path(run.name) if run.offer is None else run_of(run.offer, plugins)
     return found if isinstance(found, Mapping) else finished_run(found)
