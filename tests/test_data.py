@@ -125,7 +125,7 @@ def test_a_corpus_that_is_too_small_is_an_error_with_the_sizes(
     data,
     sizes,
 ):
-    with pytest.raises(CorpusError, match=r"longer text|needs a") as refused:
+    with pytest.raises(CorpusError) as refused:
         Engine().run(tiny_pipeline(text=text, data=data))
     assert [size for size in sizes if size not in str(refused.value)] == []
     assert not (tmp_path / "run").exists()

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import attrs
 import pytest
 from click.testing import CliRunner
+from raising import raises
 
 from textgen import BuildContext, CorpusError, Engine, PipelineError, load, run
 from textgen.files.cache import downloads
@@ -198,10 +199,9 @@ def test_a_server_that_is_not_there_is_said_in_a_line(web, address, said):
 
 def test_an_address_of_another_kind_is_a_path_that_is_not_there():
     for address in ("ftp://127.0.0.1/a.txt", "file:///etc/passwd"):
-        with pytest.raises(CorpusError, match="cannot be read: No such file"):
+        with raises(CorpusError, path=Path(address).absolute()):
             read(address)
-    said = r"corpus\.path: expected a web address or a path or a list"
-    with pytest.raises(PipelineError, match=said):
+    with raises(PipelineError, argument="corpus.path"):
         read("http://\0/")
 
 
@@ -225,7 +225,7 @@ def test_a_file_of_the_cache_that_was_changed_is_fetched_again(web, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_an_error(web, tmp_path):
     (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(CorpusError, match=r"cannot be written: .*; set TEXTGEN_CACHE_DIR"):
+    with pytest.raises(CorpusError, match="TEXTGEN_CACHE_DIR"):
         read(web.serve("/a.txt"))
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from components import context, make
+from raising import raises
 
 import textgen
 from textgen import DOCUMENT_END
@@ -56,7 +57,7 @@ def test_bytes_alone():
     assert stream.decode(ids[1:3]) == ""
     assert stream.decode(ids[:0], final=True) == "\N{REPLACEMENT CHARACTER}"
     for bad in (-1, 256):
-        with pytest.raises(ValueError, match="from 0 to 255"):
+        with pytest.raises(ValueError, match="255"):
             tokenizer.decode(np.array([bad]))
 
 
@@ -137,5 +138,5 @@ def test_learning_can_be_cancelled(tiny_pipeline, monkeypatch):
     monkeypatch.setattr("textgen_builtins.tokenizers.bpe._SECONDS_TO_ASK", 0.0)
     asked = iter(range(9))
     tables = tiny_pipeline(tokenizer={"type": "bpe", "vocab_size": 300})
-    with pytest.raises(textgen.Interrupted, match="while the tokenizer was learnt"):
+    with raises(textgen.Interrupted, step=None):
         textgen.run(tables, cancelled=lambda: next(asked) == 8)

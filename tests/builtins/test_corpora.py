@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
 from backports import zstd
+from raising import raises
 
 from textgen import DOCUMENT_END, CorpusError, Engine, PipelineError, run
 from textgen.documents import split_documents
@@ -75,7 +76,7 @@ def test_nul_emoji_and_combining_marks_survive_a_run(tiny_pipeline):
 @pytest.mark.parametrize("name", ["missing.txt", "n" * 5000, "a.txt/below"])
 def test_a_missing_file(file, name):
     file.write_text("a file, no folder")
-    with pytest.raises(CorpusError, match="cannot be read"):
+    with raises(CorpusError, path=file.parent / name):
         read(file.parent / name)
 
 
@@ -157,7 +158,7 @@ def test_a_line_that_is_too_long_is_refused_before_it_is_parsed(file):
     assert [*map(len, documents_in(file, documents="jsonl"))] == [limit - 12] * 2
     for text in (f"{longest} ", "[" + "[]," * (6 * PIECE)):
         file.write_text(text)
-        with pytest.raises(CorpusError, match="a line of it is longer than 16,777,216 characters"):
+        with raises(CorpusError, path=file):
             documents_in(file, documents="jsonl")
 
 
@@ -215,7 +216,7 @@ def test_a_folder_without_a_text_says_what_it_holds_and_what_is_read(tmp_path, f
 def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.txt")
     for path in (tmp_path / "pipe.txt", Path("/dev/zero")):
-        with pytest.raises(CorpusError, match="it is not a regular file"):
+        with raises(CorpusError, path=path):
             read(path)
 
 
@@ -249,14 +250,14 @@ def test_a_compressed_file_that_is_damaged_or_cut_off_is_an_error(file, compress
     data = compress(b"the clock of the hall struck the hour" * 30)
     for damaged in (data[:-9], data + data[:20]):
         file.write_bytes(damaged)
-        with pytest.raises(CorpusError, match=r"a\.txt: its compressed data is damaged or cut off"):
+        with raises(CorpusError, path=file):
             read(file, encoding="latin-1")
 
 
 @both
 def test_a_small_file_that_holds_too_much_is_refused(file, compress):
     file.write_bytes(compress(b"bomb\n" * (1 << 24)))
-    with pytest.raises(CorpusError, match="expands to more than 100 times its size"):
+    with raises(CorpusError, path=file):
         read(file)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raising import raises
 
 from textgen import CorpusError, Engine
 from textgen_builtins.corpora.encodings import decode
@@ -56,7 +57,7 @@ def test_utf8_and_what_has_a_mark_is_read_without_a_word(text, marked):
 def test_another_encoding_is_refused_with_the_likeliest_one(tmp_path, encoding):
     path, text = tmp_path / "a.txt", (SAMPLES[encoding] + "\n") * 9
     data = text.encode(encoding)
-    with pytest.raises(CorpusError, match=r"a\.txt: it is not utf-8: byte 0x") as refused:
+    with raises(CorpusError, path=path) as refused:
         read(path, data)
     likeliest = str(refused.value).rpartition("encoding to its own, probably ")[2].split()[0]
     if encoding != "cp1255":  # which charset-normalizer takes for Cyrillic
@@ -65,7 +66,7 @@ def test_another_encoding_is_refused_with_the_likeliest_one(tmp_path, encoding):
 
 
 def test_an_encoding_that_needs_a_mark_says_so(tmp_path):
-    with pytest.raises(CorpusError, match=r"it is not utf-16: .* does not start with BOM"):
+    with raises(CorpusError, path=tmp_path / "a.txt"):
         read(tmp_path / "a.txt", "the clock".encode("utf-16-le"), encoding="utf-16")
 
 
@@ -80,10 +81,11 @@ def test_an_encoding_that_needs_a_mark_says_so(tmp_path):
     ids=["inside", "a later piece", "one cut"],
 )
 def test_no_encoding_is_advised_for_damaged_utf8(tmp_path, data, offset):
-    path, said = tmp_path / "a.txt", f"not utf-8: byte 0x.. at offset {offset} .*: mend it$"
-    with pytest.raises(CorpusError, match=said) as raised:
+    path = tmp_path / "a.txt"
+    with raises(CorpusError, path=path) as caught:
         read(path, data)
-    assert raised.value.path == path
+    assert f" at offset {offset} " in str(caught.value)
+    assert "probably" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 import pytest
 from components import component, context, make
+from raising import raises
 from test_samplers import Past
 
 from textgen import UsageError, load, run
@@ -167,26 +168,29 @@ def begins(text):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("option", "form"),
     [
-        ({"regex": "(a"}, "regex: it cannot be followed: unclosed group, given"),
-        ({"regex": "ß+"}, r"regex: no text of this vocabulary has this form, given 'ß\+'$"),
-        ({"regex": "((a{1000}){1000}){1000}"}, "regex: it cannot be followed: fuel exhausted"),
-        ({"regex": "a" * 100_001}, "regex: "),
-        ({"json_schema": "3"}, "json_schema: not a JSON schema: expected an object, given '3'$"),
-        (
-            {"json_schema": '{"$ref": "#"}'},
-            "json_schema: no text of this vocabulary has this form, given",
-        ),
-        ({"json_schema": "{"}, "json_schema: not a JSON schema: Expecting"),
-        ({"json_schema": '{"type": "nothing"}'}, "it cannot be followed: Invalid type: nothing"),
-        ({"json_schema": {"enum": list(range(50_000))}}, "must be at most 100,000 characters"),
-        ({"regex": "a", "json_schema": "true"}, "not both"),
+        ("regex", "(a"),
+        ("regex", "ß+"),
+        ("regex", "((a{1000}){1000}){1000}"),
+        ("regex", "a" * 100_001),
+        ("json_schema", "3"),
+        ("json_schema", '{"$ref": "#"}'),
+        ("json_schema", "{"),
+        ("json_schema", '{"type": "nothing"}'),
     ],
+    ids=lambda value: str(value)[:20],
 )
-def test_what_cannot_be_followed_is_refused(writer, options, said):
-    with pytest.raises(UsageError, match=said):
-        writer.generate("a", **options)
+def test_what_cannot_be_followed_is_refused(writer, option, form):
+    with raises(UsageError, argument=option):
+        writer.generate("a", **{option: form})
+
+
+def test_a_text_has_one_form_of_limited_length(writer):
+    with raises(UsageError, argument="format"):
+        writer.generate("a", json_schema={"enum": list(range(50_000))})
+    with pytest.raises(UsageError):
+        writer.generate("a", regex="a", json_schema="true")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +216,7 @@ def test_a_schema_is_followed(writer, schema, fits):
 
 
 def test_what_the_vocabulary_lacks_is_named_wherever_it_is_missed(generator):
-    with pytest.raises(UsageError, match="it lacks '-0123456789', given"):
+    with pytest.raises(UsageError, match="'-0123456789'"):
         generator.generate("the ", json_schema='{"type": "integer"}')
     with pytest.raises(UsageError, match="it lacks '\"', given"):
         generator.generate("the ", json_schema='{"type": "string", "format": "date-time"}')
@@ -256,7 +260,6 @@ def test_an_added_prompt_has_to_follow_the_form(writer):
 
 def test_without_the_library_it_says_what_to_install(writer, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    said = r"json_schema: needs llguidance; pip install llguidance"
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match="pip install llguidance"):
         writer.generate("a", json_schema='{"type": "null"}')
     assert component("sampler", "format").summary.endswith("Needs llguidance.")

@@ -5,6 +5,7 @@ import time
 import zipfile
 
 import pytest
+from raising import raises
 from test_corpora import PIECE, documents_in, fill, read
 
 from textgen import CorpusError, Engine, PipelineError
@@ -57,7 +58,7 @@ def test_a_page_is_read_in_time_linear_in_its_length(tmp_path, unit):
 
 def test_a_page_that_is_too_long_is_refused(tmp_path):
     (tmp_path / "a.html").write_bytes(b"<p>text" * (5 * PIECE))
-    with pytest.raises(CorpusError, match="longer than 33,554,432 characters, the most of a page"):
+    with raises(CorpusError, path=tmp_path / "a.html"):
         read(tmp_path / "a.html")
 
 
@@ -92,9 +93,9 @@ def test_a_book_without_header_and_footer(file, word):
 @pytest.mark.parametrize("missing", ["START", "END"])
 def test_a_book_without_its_marks_is_an_error(file, missing):
     file.write_text(BOOK.format("THE").replace(f"*** {missing}", "***"))
-    said = rf"no line \*\*\* {missing} OF THE PROJECT GUTENBERG EBOOK"
-    with pytest.raises(CorpusError, match=said):
+    with raises(CorpusError, path=file) as caught:
         read(file, gutenberg=True)
+    assert f"*** {missing}" in str(caught.value)
 
 
 WORD = """<?xml version="1.0" encoding="UTF-8"?><w:document><w:body>
@@ -212,7 +213,7 @@ def test_hostile_and_damaged_documents_are_refused(tmp_path, name, parts, said):
 def test_a_number_in_rich_text_that_is_no_character_is_refused(file):
     path = file.with_suffix(".rtf")
     path.write_bytes(rb"{\rtf1 \u99999999999?}")
-    with pytest.raises(CorpusError, match="not Rich Text Format"):
+    with raises(CorpusError, path=path):
         read(path)
 
 
@@ -256,5 +257,5 @@ def test_lines_of_paragraphs_are_joined(file, width):
 
 def test_lines_that_are_documents_are_not_joined(file):
     file.write_text("a\nb\n")
-    with pytest.raises(PipelineError, match="corpus: wrapped_at joins lines"):
+    with raises(PipelineError, argument="corpus"):
         read(file, wrapped_at=60, documents="line")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from commands import run_python
 from components import context, letters, make
+from raising import raises
 
 import textgen
 
@@ -130,9 +131,8 @@ def test_a_gpu_gives_the_same_text(cell, layers):
 def test_a_large_vocabulary_needs_an_embedding():
     """Its square would be 30 GB."""
     many = attrs.evolve(context(training=True), tokenizer=SimpleNamespace(vocab_size=87_700))
-    with pytest.raises(textgen.UsageError, match="87,700 tokens") as caught:
+    with raises(textgen.UsageError, argument="model.embedding_size"):
         make("model", "rnn", many, hidden_size=2)
-    assert caught.value.argument == "model.embedding_size"
     assert make("model", "rnn", many, hidden_size=2, embedding_size=1).vocab_size == 87_700
 
 
@@ -171,6 +171,3 @@ def test_weights_can_be_replaced(cell):
     with pytest.raises(ValueError, match="is computed from others"):
         model.load_tensors(doubled.tensors())
     assert all(part.grad is not None for part in model.parameters())
-    wrong = {name: part[:5] for name, part in twice.items() if "hh" in name}
-    with pytest.raises((ValueError, RuntimeError)):
-        torch.func.functional_call(module(cell=cell, hidden_size=32), wrong, (tokens,))

@@ -16,7 +16,7 @@ from textgen_builtins.models.ngram.model import NgramDecoder
 
 def test_an_observer_that_fails_is_left_out(tiny_pipeline):
     watching = types.SimpleNamespace(observe=leaving)
-    with pytest.warns(textgen.PluginWarning, match=r"\(textgen-odd 2\.1\) failed") as warned:
+    with pytest.warns(textgen.PluginWarning, match="textgen-odd") as warned:
         assert run_odd(tiny_pipeline(), observer=broken(watching)).outcome == "trained"
     assert "test_blame.py:" in str(warned[0].message)
 

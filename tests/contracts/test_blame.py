@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 import pytest
 from components import engine_of, letters, make, plugin_of, with_odd
+from raising import raises
 
 import textgen
 from textgen import Component, option
@@ -184,7 +185,7 @@ def test_what_breaks_a_contract_is_blamed(kind, build, said, tiny_pipeline):
 def test_ids_beyond_the_vocabulary_are_found_wherever_they_are(tiny_pipeline):
     size = property(lambda self: CharTokenizer.vocab_size.fget(self) - 1)
     tables = tiny_pipeline(text="a quick model\n" * 300 + "zzz\n")
-    with pytest.raises(textgen.ContractError, match="ids from 1 to 14, outside 0 to 13"):
+    with raises(textgen.ContractError, kind="tokenizer"):
         run_odd(tables, tokenizer=broken(tokenizer(vocab_size=size)))
 
 
@@ -203,9 +204,8 @@ def wrapping(dtype):
 
 
 def test_ids_that_their_dtype_cannot_hold_are_refused(tiny_pipeline):
-    with pytest.raises(textgen.ContractError, match="uint8, which cannot hold") as caught:
+    with raises(textgen.ContractError, kind="tokenizer", component="odd"):
         run_odd(tiny_pipeline(text=letters(300) * 3), tokenizer=wrapping(np.uint8))
-    assert (caught.value.kind, caught.value.component) == ("tokenizer", "odd")
 
 
 @pytest.mark.filterwarnings("ignore:.*outside the vocabulary")  # an id of 256 becomes 0
@@ -229,8 +229,9 @@ def test_a_loss_that_is_no_number_names_its_trainer(tiny_pipeline):
         for step, loss in ((1, 2.0), (2, float("nan"))):
             yield StepDone(step=step, steps=2, epoch=1, loss=loss, tokens=10, learning_rate=0.1)
 
-    with pytest.raises(textgen.TrainingError, match=r"at step 2 of .*trainer 'odd'"):
+    with raises(textgen.TrainingError, step=2) as caught:
         run_odd(tiny_pipeline(), trainer=broken(trainer(train=train)))
+    assert "trainer 'odd'" in str(caught.value)
 
 
 def test_weights_that_are_no_numbers_name_their_trainer(tiny_pipeline):
@@ -246,8 +247,9 @@ def test_weights_that_are_no_numbers_name_their_trainer(tiny_pipeline):
 def test_a_corpus_that_draws_another_text_each_time_is_named(tiny_pipeline):
     numbers = iter(range(100))
     corpus = Reading(lambda: iter(["to and fro " * 99, f"{next(numbers)}"]))
-    with pytest.raises(textgen.CorpusError, match=r"corpus 'odd' of plugin 'odd' \(textgen-odd"):
+    with pytest.raises(textgen.CorpusError) as caught:
         run_odd(tiny_pipeline(), corpus=broken(corpus))
+    assert "corpus 'odd' of plugin 'odd' (textgen-odd" in str(caught.value)
 
 
 def test_a_forward_that_gives_no_state_is_named(tiny_pipeline):
@@ -258,9 +260,8 @@ def test_a_forward_that_gives_no_state_is_named(tiny_pipeline):
         made.__class__ = type("Stateless", (good,), changed)
         return made
 
-    with pytest.raises(textgen.ContractError, match="failed: ") as caught:
+    with raises(textgen.ContractError, kind="model", component="odd"):
         run_odd(tiny_pipeline(), model=build)
-    assert (caught.value.kind, caught.value.component) == ("model", "odd")
 
 
 INNER = """
@@ -293,17 +294,19 @@ def test_of_a_component_of_one_plugin_in_that_of_another_the_inner_is_blamed(
     (tmp_path / "other.py").write_text(INNER)
     engine.plugins().register_file(tmp_path / "other.py")
     tables = tiny_pipeline(sampler=[{"type": "odd", "inner": {"type": "inner"}}])
-    with pytest.raises(textgen.ContractError, match=r"KeyError: 'lost' \(.*other.py:5") as caught:
+    with raises(textgen.ContractError, component="inner") as caught:
         engine.run(tables)
-    assert (caught.value.component, caught.value.plugin.name) == ("inner", "other")
+    assert caught.value.plugin.name == "other"
+    assert "other.py:5" in caught.value.cause
 
 
 def test_a_loss_that_is_not_a_number_names_all_who_may_be_at_fault(tiny_pipeline):
     step = StepDone(step=1, steps=1, epoch=1, loss=float("nan"), tokens=10)
     odd = broken(trainer(train=lambda *_: iter([step])))
-    said = r"nan at step 1.* model 'rnn' of .* trainer 'odd' of plugin 'odd' \(textgen-odd 2\.1\)"
-    with pytest.raises(textgen.TrainingError, match=said):
+    with raises(textgen.TrainingError, step=1) as caught:
         run_odd(tiny_pipeline(), trainer=odd)
+    for component in ("model 'rnn'", "trainer 'odd' of plugin 'odd' (textgen-odd 2.1)"):
+        assert component in str(caught.value)
 
 
 def test_a_run_finds_its_own_packages_component_when_another_takes_the_name(tiny_pipeline):
@@ -325,7 +328,7 @@ def test_what_fails_in_a_sample_costs_no_training(tiny_pipeline):
     said = r"observer 'samples' .* is left out.*: sampler 'odd' failed: KeyError: 'late' \("
     with (
         pytest.warns(textgen.PluginWarning, match=said) as warned,
-        pytest.raises(textgen.ContractError, match="sampler 'odd' failed"),
+        raises(textgen.ContractError, kind="sampler", component="odd"),
     ):
         run_odd(tables, **parts)
     assert len(warned) == 1

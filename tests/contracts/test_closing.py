@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from components import engine_of, with_odd
+from raising import raises
 
 import textgen
 from textgen import Engine
@@ -110,13 +111,13 @@ def test_what_ends_a_run_early_closes_all_the_same(tables, tmp_path):
             return self.answer
 
     closings, observer = Closings(), Observer()
-    with pytest.raises(RuntimeError, match="no more"):
+    with raises(RuntimeError, args=("no more",)):
         closings.engine.run(tables, observers=[observer])
     closings.check()
     with pytest.raises(textgen.Interrupted):
         closings.engine.run(tables, cancelled=lambda: True)
     closings.check()
-    with pytest.raises(textgen.CorpusError, match="windows"):
+    with pytest.raises(textgen.CorpusError):
         closings.engine.run(tables, {"data.windows": [10**6, 0]}, output=tmp_path / "other")
     closings.check()
     observer.answer = Stop()

@@ -2,11 +2,11 @@
 stuck.
 """
 
-import re
 import shutil
 from pathlib import Path
 
 import pytest
+from raising import raises
 from small_run import assert_same, interrupt, record_of, tree
 
 import textgen
@@ -54,7 +54,7 @@ def test_a_folder_with_the_name_of_a_checkpoint_is_moved_aside(
 def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path, tiny_pipeline):
     """It does not mean that the file system has no locks."""
     (tmp_path / "run/.lock").mkdir(parents=True)
-    with pytest.raises(IsADirectoryError, match=r"\.lock"):
+    with raises(IsADirectoryError, filename=str(tmp_path / "run/.lock")):
         textgen.run(tiny_pipeline())
 
 
@@ -92,8 +92,9 @@ def test_a_link_out_of_the_run_directory_is_refused_before_anything_is_touched(
     (run / name).symlink_to(outside / target)
     before, inside = tree(outside), tree(run)
     for overwrite in (False, True):
-        with pytest.raises(textgen.RunError, match=f"run/{name} leads out of its folder"):
+        with pytest.raises(textgen.RunError) as caught:
             textgen.run(tables, overwrite=overwrite)
+        assert f"run/{name} " in str(caught.value)
         assert (tree(outside), tree(run)) == (before, inside)
     (run / name).unlink()
     assert textgen.run(tables).outcome in ("trained", "resumed")
@@ -144,13 +145,10 @@ def test_a_folder_that_was_never_a_run_is_left_alone(tmp_path, tiny_pipeline, na
     (tmp_path / "run" / name).parent.mkdir(parents=True)
     (tmp_path / "run" / name).write_text('the = "only copy"')
     before = tree(tmp_path / "run")
-    said = re.escape(
-        f"run is not a run directory (it has no file run.json) and is not empty "
-        f"({Path(name).parts[0]}); choose another"
-    )
     for overwrite in (False, True):
-        with pytest.raises(textgen.RunError, match=said):
+        with raises(textgen.RunError, path=tmp_path / "run") as caught:
             textgen.run(tiny_pipeline(), overwrite=overwrite)
+        assert Path(name).parts[0] in str(caught.value)
         assert tree(tmp_path / "run") == before
 
 

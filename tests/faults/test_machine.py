@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import run_python
+from raising import raises
 from small_run import assert_same
 
 import textgen
@@ -126,8 +127,9 @@ def test_a_run_that_is_moved_while_it_trains_says_so(tmp_path, tiny_pipeline):
         if isinstance(event, Checkpointed) and event.step == steps:
             (tmp_path / "run").rename(tmp_path / "moved")
 
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path / 'run'}/"):
+    with pytest.raises(FileNotFoundError) as caught:
         textgen.run(tables, observers=[move])
+    assert Path(caught.value.filename).is_relative_to(tmp_path / "run")
     (tmp_path / "moved").rename(tmp_path / "run")
     assert textgen.run(tables).outcome == "resumed"
 
@@ -148,7 +150,7 @@ def test_a_rename_that_windows_refuses_for_a_while_is_tried_again(
     monkeypatch.setattr("os.replace", refuse)
     monkeypatch.setattr("textgen.files.durable._RENAME_PAUSES", (0.0,) * 9)
     if refusals > 9:
-        with pytest.raises(PermissionError, match="Access is denied"):
+        with raises(PermissionError, strerror="Access is denied"):
             textgen.run(tiny_pipeline())
     else:
         assert textgen.run(tiny_pipeline()).outcome == "trained"
@@ -167,5 +169,5 @@ def test_a_drive_that_is_not_there_is_one_line(tmp_path, tiny_pipeline, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(Path, "is_dir", lambda path: path != top and is_dir(path))
         patched.setattr(Path, "mkdir", made)
-        with pytest.raises(textgen.RunError, match="cannot be written to: The system cannot find"):
+        with raises(textgen.RunError, path=Path("/drive/run")):
             textgen.run(tiny_pipeline(), output="/drive/run")

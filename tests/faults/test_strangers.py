@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 import types
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from components import engine_of
+from raising import raises
 from sealing import SECRET, seal
 
 import textgen
@@ -47,29 +49,25 @@ def load_all(folder):
 
 
 INSTEAD = {
-    "pipe": (lambda path, secret: os.mkfifo(path), "not a regular file"),
-    "device": (lambda path, secret: path.symlink_to("/dev/zero"), "leads out|not a regular file"),
-    "link": (lambda path, secret: path.symlink_to(secret), "leads out|not a safetensors file"),
-    "loop": (
-        lambda path, secret: path.symlink_to(path.name),
-        "Too many levels of symbolic links|run is not a run",
-    ),
+    "pipe": lambda path, secret: os.mkfifo(path),
+    "device": lambda path, secret: path.symlink_to("/dev/zero"),
+    "link": lambda path, secret: path.symlink_to(secret),
+    "loop": lambda path, secret: path.symlink_to(path.name),
 }
 
 
 @pytest.mark.unix
 @pytest.mark.parametrize("how", INSTEAD)
 def test_what_is_no_file_is_refused(stranger, how):
-    make, said = INSTEAD[how]
     (stranger.parent / "secret").write_text(SECRET)
     load_all(stranger)
     for name in (*(f"run/{name}" for name in FILES), "state"):
         path = stranger / name
         path.rename(stranger / "aside")
-        make(path, stranger.parent / "secret")
-        with pytest.raises(textgen.RunError, match=said) as caught:
+        INSTEAD[how](path, stranger.parent / "secret")
+        with pytest.raises(textgen.RunError) as caught:
             load_all(stranger)
-        assert name in str(caught.value) or "run is not a run directory" in str(caught.value)
+        assert caught.value.path in (path, stranger / "run")
         assert SECRET not in str(caught.value)
         path.unlink()
         (stranger / "aside").rename(path)
@@ -98,7 +96,7 @@ HEADERS = {
 @pytest.mark.parametrize("which", HEADERS)
 def test_headers_that_promise_what_is_not_there(stranger, which):
     (stranger / "state").write_bytes(HEADERS[which])
-    with pytest.raises(textgen.CorruptFileError, match=r"state: it is not a safetensors file \("):
+    with raises(textgen.CorruptFileError, path=stranger / "state"):
         textgen.GenerationState.load(stranger / "state")
 
 
@@ -106,16 +104,13 @@ def test_headers_that_promise_what_is_not_there(stranger, which):
 def test_a_file_that_is_a_hole_is_not_read(stranger, name):
     with (stranger / "run" / name).open("r+b") as file:
         file.truncate(1 << 40)
-    with pytest.raises(
-        textgen.RunError,
-        match=f"{name}: it (has 1,099,511,627,776 bytes|is not a safetensors file)",
-    ):
+    with raises(textgen.RunError, path=stranger / "run" / name):
         textgen.load(stranger / "run")
 
 
 def test_json_of_many_values_is_not_parsed(stranger):
     (stranger / "run/run.json").write_bytes(b'{"a": [' + b"{}," * 3_000_000 + b"{}]}")
-    with pytest.raises(textgen.RunError, match=r"run/run\.json: "):
+    with raises(textgen.RunError, path=stranger / "run/run.json"):
         textgen.load(stranger / "run")
 
 
@@ -131,9 +126,9 @@ def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger, monkeypatch):
         generator = textgen.load(stranger / "run")
     with generator:
         assert generator.generate("the ", max_new_tokens=3).text
-        with pytest.raises(textgen.CorpusError, match="/dev/zero: it is not a regular file"):
+        with raises(textgen.CorpusError, path=Path("/dev/zero")):
             generator.copy_finder()
-    with pytest.raises(textgen.CorpusError, match="/dev/zero: it is not a regular file"):
+    with raises(textgen.CorpusError, path=Path("/dev/zero")):
         textgen.run(pipeline, output=stranger / "mine")
 
 
@@ -177,7 +172,7 @@ def test_a_saved_state_of_other_shapes_is_blamed(indexed):
     other = attrs.evolve(state, decoder=decoder)
     with textgen.load(indexed / "run") as generator:
         for options in ({}, {"prompt": "the", "echo": True, "logprobs": 1}):
-            with pytest.raises(textgen.UsageError, match="the saved state does not fit the model"):
+            with raises(textgen.UsageError, argument="state"):
                 generator.generate(**options, state=other, max_new_tokens=2)
 
 
@@ -188,7 +183,7 @@ def test_weights_that_are_no_numbers_are_named(stranger):
     arrays[name] = np.full_like(array, np.nan)
     file.write_bytes(safetensors.numpy.save(arrays))
     seal(file, stranger / "run")
-    with pytest.raises(textgen.CorruptFileError, match=r"model\.safetensors: .* not numbers"):
+    with raises(textgen.CorruptFileError, path=file):
         textgen.load(stranger / "run")
 
 
@@ -210,11 +205,11 @@ def test_a_vocabulary_that_is_too_large_is_not_parsed(stranger):
     file = stranger / "run/tokenizer.json"
     file.write_bytes(b'{"a": "' + b"a" * (64 << 20) + b'"}')
     seal(file, stranger / "run")
-    with pytest.raises(textgen.CorruptFileError, match=r"tokenizer\.json: it has .* at most"):
+    with raises(textgen.CorruptFileError, path=file):
         textgen.load(stranger / "run")
 
 
 def test_a_vocabulary_that_could_not_be_read_back_is_refused_before_training():
     large = types.SimpleNamespace(to_dict=lambda: {"text": "a" * (64 << 20)})
-    with pytest.raises(textgen.UsageError, match="the vocabulary has 67,108,877 bytes"):
+    with pytest.raises(textgen.UsageError):
         dump_vocabulary(large)

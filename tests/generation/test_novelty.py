@@ -186,7 +186,7 @@ def test_the_command_reports_on_each_text_while_the_tokens_of_the_run_are_known(
     again = textgen(*command, "--max-new-tokens", 40, cwd=tmp_path)
     assert again.stdout == done.stdout  # the tokens of before are in the cache
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(tmp_path / "cache"))
-    with pytest.raises(CorpusError, match="no longer the one"):
+    with pytest.raises(CorpusError):
         load(made.path).copy_finder()
     failed = textgen(*command, cwd=tmp_path)
     reading, line = failed.stderr.splitlines()

@@ -8,6 +8,7 @@ import attrs
 import numpy as np
 import pytest
 from prompts import PROMPTS, STATES_AND_CHANCE
+from raising import raises
 
 from textgen import ContractError, PluginWarning, UsageError, load
 
@@ -97,9 +98,7 @@ def test_a_sampler_may_end_a_text(finished_run, temperature):
 
 def test_a_sampler_that_does_not_say_that_it_ends_texts_is_to_blame(finished_run):
     generator = load(finished_run, sampler=Counter(3, ends=False))
-    with pytest.raises(
-        ContractError, match=r"sampler 'counter' forbade every token; .* ends = True"
-    ):
+    with raises(ContractError, component="counter"):
         generator.generate("the ", max_new_tokens=9)
 
 
@@ -110,7 +109,7 @@ def test_a_model_that_leaves_nothing_is_to_blame_for_it(finished_run):
         name for name, array in tensors.items() if array.shape == (generator.tokenizer.vocab_size,)
     )
     generator.model.load_tensors({**tensors, bias: np.full_like(tensors[bias], -np.inf)})
-    with pytest.raises(ContractError, match="model 'rnn' forbade every token"):
+    with raises(ContractError, component="rnn"):
         generator.generate("the ", max_new_tokens=9)
 
 
@@ -134,22 +133,18 @@ class Unfinished(Stateful):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "said"),
+    "sampler",
     [
-        (Stateful(start=lambda prompt: [1]), "gave list from start"),
-        (Stateful(lambda state: {}), "gave from accept arrays of {}"),
-        (
-            Stateful(lambda state: {"n": np.float32(state["n"])}),
-            "gave from accept arrays of .*float32.* and must give .*float64",
-        ),
-        (Unfinished(), "has the method 'start' and no 'accept'"),
+        Stateful(start=lambda prompt: [1]),
+        Stateful(lambda state: {}),
+        Stateful(lambda state: {"n": np.float32(state["n"])}),
+        Unfinished(),
     ],
     ids=["list", "no-arrays", "dtype", "unfinished"],
 )
-def test_a_state_of_another_form_is_blamed(finished_run, sampler, said):
-    with pytest.raises(ContractError, match=said) as caught:
+def test_a_state_of_another_form_is_blamed(finished_run, sampler):
+    with raises(ContractError, component=type(sampler).__name__.lower()):
         list(load(finished_run, sampler=sampler).generate_many(["the ", "t"], max_new_tokens=3))
-    assert caught.value.component == type(sampler).__name__.lower()
 
 
 def test_a_sampler_that_fails_with_several_texts_alone_is_named(finished_run):
@@ -160,14 +155,14 @@ def test_a_sampler_that_fails_with_several_texts_alone_is_named(finished_run):
 
     with load(finished_run, sampler=single) as generator:
         alone = generator.generate("the ", max_new_tokens=5, index=1).text
-        with pytest.warns(PluginWarning, match="with several texts.*KeyError"):
+        with pytest.warns(PluginWarning, match="KeyError"):
             _, other = generator.generate_many(["the "] * 2, max_new_tokens=5)
     assert other.text == alone
 
 
 def test_random_numbers_have_to_be_announced(finished_run):
     generator = load(finished_run, sampler=lambda logits, history: logits * history.random())
-    with pytest.raises(ContractError, match="announced that it reads random"):
+    with raises(ContractError, kind="sampler"):
         generator.generate("the ")
 
 
@@ -192,5 +187,5 @@ def test_a_saved_state_of_another_shape_says_both(finished_run):
         for size in (2, 3)
     )
     first = two.generate("the ", max_new_tokens=3, keep_state=True)
-    with pytest.raises(UsageError, match=r"stateful-0.last has the shape \(2,\), not \(3,\)"):
+    with raises(UsageError, argument="state"):
         three.generate(max_new_tokens=3, state=first.state)

@@ -11,6 +11,7 @@ import pytest
 from components import Utf8, engine_of
 from networks import Attention
 from prompts import PROMPTS
+from raising import raises
 from test_same_text import asynchronous, one_by_one, streamed
 from watching import join_background
 
@@ -331,13 +332,12 @@ def test_a_pipeline_has_a_strategy_and_requests_replace_it(tmp_path):
     assert len(loaded.generate("a", best_of=5).ranked) == 5
     assert loaded.generate("a", strategy="fill", suffix="b").ranked
     for more in ({"beams": 2}, {"strategy": "beam"}, {"strategy": {"type": "sample"}}):
-        with pytest.raises(UsageError, match=r"options of .*best-of"):
+        with raises(UsageError, argument="strategy"):
             loaded.generate("a", best_of=2, **more)
     assert loaded.generate("a", suffix="éb").ranked[0].score > -1e9
-    with pytest.raises(UsageError, match="vocabulary lacks") as caught:
+    with raises(UsageError, argument="suffix"):
         loaded.generate("a", suffix="é")
-    assert caught.value.argument == "suffix"
-    with pytest.raises(UsageError, match="suffix: required"):
+    with raises(UsageError, argument="suffix"):
         loaded.generate("a", strategy="fill")
     with pytest.raises(UsageError) as caught:
         loaded.generate("a", strategy="beem")
@@ -368,15 +368,12 @@ def test_an_answer_that_is_none_is_blamed(answer):
     run = engine_of(strategy=lambda context: Odd()).train(
         corpus=TEXT, model={"type": "ngram"}, trainer={"type": "count"}
     )
-    with pytest.raises(ContractError) as caught:
+    with raises(ContractError, kind="strategy", component="odd"):
         run.generator.generate("a", strategy="textgen-odd:odd")
-    assert (caught.value.kind, caught.value.component) == ("strategy", "odd")
 
 
-@pytest.mark.parametrize(
-    ("kept", "said"), [(0, "steps for a token"), (1, "the 1 tokens that are final")]
-)
-def test_a_strategy_that_never_ends_or_takes_back_what_was_shown_is_blamed(kept, said):
+@pytest.mark.parametrize("kept", [0, 1], ids=["never ends", "takes back"])
+def test_a_strategy_that_never_ends_or_takes_back_what_was_shown_is_blamed(kept):
     class Odd:
         lanes = 2
 
@@ -387,5 +384,5 @@ def test_a_strategy_that_never_ends_or_takes_back_what_was_shown_is_blamed(kept,
 
     engine = engine_of(strategy=lambda context: Odd())
     run = engine.train(corpus=TEXT, model="ngram", trainer="count")
-    with pytest.raises(ContractError, match=said):
+    with raises(ContractError, kind="strategy", component="odd"):
         run.generator.generate("a", strategy="textgen-odd:odd")

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import pytest
+from raising import raises
 from watching import counting, encoding, failing_at, join_background, text_of, watched
 
 from textgen import ContractError, UsageError, load
@@ -157,7 +158,7 @@ def test_a_short_prompt_is_read_before_the_rest_of_a_long_one(finished_run):
 def test_a_stream_that_failed_gave_what_came_before_and_was_not_cancelled(finished_run, call):
     pieces = []
     stream = failing_at(finished_run, call).stream("the ", logprobs=0)
-    with pytest.raises(ContractError, match="'sample' failed: KeyError: 'lost'") as caught:
+    with raises(ContractError, component="sample") as caught:
         pieces.extend(stream)
     assert isinstance(caught.value.__cause__, KeyError)
     assert (len("".join(pieces)), stream.finish_reason) == (call, None)
@@ -222,14 +223,14 @@ def test_a_closed_generator_makes_nothing_more(finished_run):
         await anext(other)
         generator.close()
         calls = watcher.calls
-        with pytest.raises(UsageError, match="closed"):
+        with pytest.raises(UsageError):
             await making
-        with pytest.raises(UsageError, match="closed"):
+        with pytest.raises(UsageError):
             async for _ in other:
                 pass
-        with pytest.raises(UsageError, match="closed"):
+        with pytest.raises(UsageError):
             await generator.agenerate("the ")
-        with pytest.raises(UsageError, match="closed"):
+        with pytest.raises(UsageError):
             await generator.astream("the ")
         return calls
 
@@ -303,7 +304,7 @@ def test_a_thread_that_cannot_be_started_fails_one_request_alone(finished_run, m
     generator = load(finished_run)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", mock.Mock(side_effect=RuntimeError("no thread")))
-        with pytest.raises(RuntimeError, match="no thread"):
+        with raises(RuntimeError, args=("no thread",)):
             asyncio.run(generator.agenerate("the ", max_new_tokens=3))
     made = asyncio.run(asyncio.wait_for(generator.agenerate("the ", max_new_tokens=3), 60))
     assert made == generator.generate("the ", max_new_tokens=3)

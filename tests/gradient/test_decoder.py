@@ -45,7 +45,7 @@ def test_wrapping_shares_the_parameters_and_refuses_other_weights():
     model.load_tensors(tensors)
     assert np.array_equal(module.head.bias.detach().numpy(), tensors["head.bias"])
     assert module.scale.item() == 3.0
-    with pytest.raises(ValueError, match=r"1 weights differ, such as head\.bias"):
+    with pytest.raises(ValueError, match=r"head\.bias"):
         model.load_tensors({**tensors, "head.bias": np.zeros(4, np.float32)})
 
 

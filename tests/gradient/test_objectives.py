@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from components import Recorder, engine_of, engine_with
+from raising import raises
 from several_processes import run_together
 from small_trainings import TEXT, run_in_parts, train
 from test_processes import TRAINER, assert_alike, write
@@ -155,7 +156,7 @@ def test_a_loss_that_is_no_sum_names_the_objective(given):
 
     engine = engine_of(objective=lambda context: Odd())
     trainer = {"type": "sgd", "length": "1 step", "objective": {"type": "odd"}}
-    with pytest.raises(ContractError, match=r"objective 'odd'.*a tensor without axes"):
+    with raises(ContractError, kind="objective", component="odd"):
         engine.train(corpus=TEXT, model="rnn", trainer=trainer)
 
 
@@ -170,5 +171,5 @@ def test_a_trainer_that_forgets_the_objective_says_so():
     made = [Component("forgetful", Options, build)]
     engine = engine_of(trainer=made, objective=lambda context: NextToken())
     trainer = {"type": "forgetful", "objective": {"type": "odd"}}
-    with pytest.raises(ContractError, match=r"'forgetful'.*context\.build\(options\.objective\)"):
+    with raises(ContractError, kind="trainer", component="forgetful"):
         engine.train(corpus=TEXT, model="rnn", trainer=trainer)

@@ -209,7 +209,7 @@ def single(monkeypatch):
 
 def test_a_trainer_that_counts_is_refused_before_anything_is_written(single, tmp_path):
     tables = write(tmp_path, model={"type": "ngram", "order": 2}, trainer={"type": "count"})
-    with pytest.raises(UsageError, match="the trainer 'count' does not train in several processes"):
+    with pytest.raises(UsageError, match="'count'"):
         Engine().run(tables, output=tmp_path / "run", processes=single)
     assert not (tmp_path / "run").exists()
 

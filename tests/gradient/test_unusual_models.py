@@ -115,7 +115,7 @@ class Alone(Table):
 )
 def test_what_several_processes_cannot_train_is_refused(model, cause):
     context = attrs.evolve(CONTEXT, processes=Processes(0, 2))
-    with pytest.raises(UsageError, match=f"{cause}.*; start fewer processes"):
+    with pytest.raises(UsageError, match=cause):
         next(trainer().train(model(), DATA, context))
 
 

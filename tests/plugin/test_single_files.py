@@ -95,7 +95,7 @@ def test_an_edited_file_is_another_plugin(file, tmp_path, tiny_pipeline):
     assert set(made.load(run.path).generate("the", only_token=5).tokens) == {5}
     moved = file.rename(tmp_path / "moved.py")
     engine(moved).load(run.path)
-    with pytest.raises(textgen.PluginError, match="offers the sampler 'only' already"):
+    with pytest.raises(textgen.PluginError):
         made.plugins().register_file(moved)
     file.write_text(PLUGIN.replace("option(3,", "option(7,"))
     again = engine(file).run(tiny_pipeline(sampler=[{"type": "only"}]))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import run_textgen
+from raising import raises
 from sealing import seal
 from small_run import flip, tree
 
@@ -48,8 +49,9 @@ def test_a_damaged_file_is_named_by_all_that_read_it(finished, name, how):
         how = "truncated"  # a flipped bit may be an edit
     path.write_bytes(DAMAGE[how](good))
     assert str(path) in cause(finished, name)
-    with pytest.raises((textgen.RunError, textgen.PipelineError), match=re.escape(name)) as caught:
+    with pytest.raises((textgen.RunError, textgen.PipelineError)) as caught:
         textgen.load(finished)
+    assert name in str(caught.value)
     if name in ("tokenizer.json", "model.safetensors"):
         error = caught.value
         assert isinstance(error, textgen.CorruptFileError)
@@ -77,7 +79,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(unfinished, ne
 def test_a_file_that_is_missing_is_named(finished, name):
     (finished / name).unlink()
     assert "No such file" in cause(finished, name)
-    with pytest.raises(textgen.CorruptFileError, match=re.escape(name)):
+    with raises(textgen.CorruptFileError, path=finished / name):
         textgen.load(finished)
 
 
@@ -86,7 +88,7 @@ def test_all_checkpoints_damaged_is_an_error(unfinished):
     for path in unfinished.glob("checkpoints/*/model.safetensors"):
         path.write_bytes(flip(path.read_bytes()))
     before = tree(unfinished)
-    with pytest.raises(textgen.CorruptFileError, match=r"no checkpoint .* is intact") as caught:
+    with pytest.raises(textgen.CorruptFileError) as caught:
         textgen.run(unfinished / "pipeline.toml")
     assert str(caught.value).count("from a copy") == 1
     assert "start again with `overwrite`" in caught.value.advice
@@ -121,7 +123,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_a_damaged_one(unfinished, monke
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "open", refuse)
-            with pytest.raises(textgen.RunError, match=re.escape(f"{path}: it cannot be read")):
+            with raises(textgen.RunError, path=path):
                 textgen.run(unfinished / "pipeline.toml")
             assert "it cannot be read" in cause(unfinished, f"checkpoints/{folder.name}")
         assert tree(unfinished) == before

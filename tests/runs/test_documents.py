@@ -8,6 +8,7 @@ import types
 
 import numpy as np
 import pytest
+from raising import raises
 
 import textgen
 from textgen import DOCUMENT_END
@@ -127,7 +128,7 @@ def test_a_prompt_starts_a_document_and_ids_are_as_they_are_given(writer):
 
 def test_a_text_without_limit_ends(writer):
     assert writer.generate("", max_new_tokens=None).finish_reason == "end"
-    with pytest.raises(textgen.UsageError, match="never ends"):
+    with raises(textgen.UsageError, argument="max_new_tokens"):
         writer.generate("", max_new_tokens=None, ignore_end=True)
 
 
@@ -168,8 +169,9 @@ def test_a_finished_run_is_skipped_and_other_borders_are_another_corpus(run, tmp
     tables = pipeline(tmp_path)
     assert textgen.run(tables, output=run.path).outcome == "skipped"
     (tmp_path / "texts.jsonl").write_text(json.dumps({"text": "".join(DOCUMENTS)}))
-    with pytest.raises(textgen.RunMismatchError, match="text of the run"):
+    with pytest.raises(textgen.RunMismatchError) as caught:
         textgen.run(tables, output=run.path)
+    assert {each.key.partition(".")[0] for each in caught.value.differences} == {"corpus"}
 
 
 @pytest.mark.parametrize(
@@ -216,8 +218,7 @@ def test_a_corpus_of_documents_needs_a_tokenizer_with_an_end(given):
     """One without `end_id` is not even shown the ends."""
     methods = dict.fromkeys(("encode", "decode", "to_dict", "from_dict"), list)
     tokenizer = types.SimpleNamespace(vocab_size=256, **methods, **given)
-    said = r"tokenizer.type: .* no id for their end \(end_id\), given 'object:simplenamespace'"
-    with pytest.raises(textgen.UsageError, match=said):
+    with raises(textgen.UsageError, argument="tokenizer.type"):
         train(DOCUMENTS, tokenizer=tokenizer)
 
 

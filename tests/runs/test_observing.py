@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 import pytest
 from components import Recorder, engine_of
+from raising import raises
 from small_run import record_of
 
 import textgen
@@ -57,7 +58,7 @@ def test_a_run_is_finished_when_observers_hear_of_it_and_what_they_raise_does_no
             texts.append(textgen.load(tables["output"]).generate("the", max_new_tokens=10).text)
             raise ValueError("too late")
 
-    with pytest.raises(ValueError, match="too late"):
+    with raises(ValueError, args=("too late",)):
         textgen.run(tables, observers=[load])
     run = textgen.run(tables)
     assert run.outcome == "skipped"

@@ -6,6 +6,7 @@ import shlex
 import pytest
 from commands import run_textgen
 from components import engine_of
+from raising import raises
 from small_run import TEXT, record_of, tables, tree
 
 import textgen
@@ -16,7 +17,7 @@ def test_what_an_observer_left_when_it_failed_is_in_nobodys_way(tiny_pipeline):
         (context.directory / "notes.csv").write_text("step,loss")
         raise RuntimeError("no")
 
-    with pytest.raises(textgen.ContractError, match="odd"):
+    with raises(textgen.ContractError, kind="observer", component="odd"):
         engine_of(observer=build).run(tiny_pipeline(observer=[{"type": "odd"}]))
     run = textgen.run(tiny_pipeline())
     assert run.outcome == "trained"
@@ -28,7 +29,7 @@ def test_a_chain_may_change_and_one_that_fails_leaves_a_finished_run_as_it_was(t
     tables = tiny_pipeline()
     run = textgen.run(tables).path
     before, engine = tree(run), engine_of(sampler=lambda context: lambda logits, history: None)
-    with pytest.raises(textgen.ContractError, match="sampler 'odd' gave NoneType"):
+    with raises(textgen.ContractError, kind="sampler", component="odd"):
         engine.run({**tables, "sampler": [{"type": "odd"}]})
     assert tree(run) == before
     changed = {"generate": {"max_new_tokens": 5}, "sampler": [{"type": "greedy"}]}

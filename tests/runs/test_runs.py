@@ -6,8 +6,10 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from pathlib import Path
 
 import pytest
+from raising import raises
 from small_run import record_of, tree
 
 import textgen
@@ -31,20 +33,23 @@ def test_a_finished_run_is_skipped_by_many_at_once(tmp_path, tiny_pipeline):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "facts"),
     [
         (
             {"sampler": [{"type": "greedy"}, {"type": "logit-bias", "bias": {"the": 1.0}}]},
-            r"sampler\.1\.bias",
+            {"argument": "sampler.1.bias"},
         ),
-        ({"generate": {"stop_tokens": [999]}}, r"stop_tokens: expected ids from 0 to"),
-        ({"generate": {"prompt": "é"}}, "U\\+00E9"),
-        ({"corpus": {"type": "file", "path": "missing.txt"}}, "missing.txt"),
+        ({"generate": {"stop_tokens": [999]}}, {"argument": "stop_tokens"}),
+        ({"generate": {"prompt": "é"}}, {"characters": ("é",)}),
+        (
+            {"corpus": {"type": "file", "path": "missing.txt"}},
+            {"path": Path("missing.txt").absolute()},
+        ),
     ],
     ids=["sampler", "stop-tokens", "prompt", "corpus"],
 )
-def test_what_is_refused_leaves_nothing_behind(tmp_path, tiny_pipeline, changes, said):
-    with pytest.raises(textgen.TextgenError, match=said):
+def test_what_is_refused_leaves_nothing_behind(tmp_path, tiny_pipeline, changes, facts):
+    with raises(textgen.TextgenError, **facts):
         textgen.run(tiny_pipeline(**changes))
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
 
@@ -52,20 +57,20 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path, tiny_pipeline, changes,
 def test_a_checked_pipeline_takes_no_overrides(tiny_pipeline):
     pipeline = Engine().pipeline(tiny_pipeline())
     assert Engine().pipeline(pipeline) is pipeline
-    with pytest.raises(UsageError, match="a checked Pipeline takes none"):
+    with raises(UsageError, argument="overrides"):
         Engine().pipeline(pipeline, ["trainer.length=2 epochs"])
-    with pytest.raises(UsageError, match="a list of KEY=VALUE, given 'seed=1'"):
+    with raises(UsageError, argument="overrides"):
         Engine().pipeline(tiny_pipeline(), "seed=1")
-    with pytest.raises(PipelineError, match="KEY=VALUE"):
+    with raises(PipelineError, source="overrides"):
         Engine().pipeline(tiny_pipeline(), [5])
 
 
 def test_load_refuses_what_it_cannot_mean(finished_run):
     for device in (None, 3, "gpu"):
-        with pytest.raises(textgen.DeviceError, match="no device is called"):
+        with pytest.raises(textgen.DeviceError):
             textgen.load(finished_run, device=device)
     for given in ({"model": 3}, {"tokenizer": []}, {"corpus": 4}):
-        with pytest.raises(UsageError, match=f"{next(iter(given))}: expected an? "):
+        with raises(UsageError, argument=next(iter(given))):
             textgen.load(finished_run, **given)
 
 
@@ -102,8 +107,9 @@ def test_what_is_no_run_directory_is_told_apart(tmp_path):
     whys["runs"] = "it has no run.json; it holds the runs my"
     for path, why in whys.items():
         for use in (textgen.load, textgen.summarize):
-            with pytest.raises(RunError, match=f"is not a run directory: {why}"):
+            with raises(RunError, path=tmp_path / path) as caught:
                 use(tmp_path / path)
+            assert why in str(caught.value)
 
 
 def test_the_versions_that_decide_the_numbers_are_recorded(finished_run):

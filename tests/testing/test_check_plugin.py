@@ -45,9 +45,9 @@ def test_check_plugin_checks_all_that_is_not_left_out(tmp_path, monkeypatch):
 
 
 def test_check_plugin_refuses_what_is_none():
-    with pytest.raises(PluginError, match=r"no hook in it, marked with @textgen.hookimpl"):
+    with pytest.raises(PluginError, match="hookimpl"):
         testing.check_plugin(type("Unmarked", (), {"textgen_samplers": staticmethod(list)}))
-    with pytest.raises(UsageError, match=r"offers no component, so there is nothing to check"):
+    with pytest.raises(UsageError):
         testing.check_plugin(plugin_of(sampler=[]))
     with pytest.raises(UsageError, match=r"'samplers'; did you mean 'sampler'"):
         testing.check("samplers", offered(Tokenizer))
@@ -176,8 +176,9 @@ def test_a_trainer_of_a_model_without_weights_need_not_lower_the_loss():
     ],
 )
 def test_what_raises_while_its_counterpart_is_sought_fails(kind, base, method):
-    with pytest.raises(ContractFailure, match="ZeroDivisionError"):
+    with pytest.raises(ContractFailure) as caught:
         check_alone(kind, **{kind: but(base, **{method: lambda self, *_: 1 / 0})})
+    assert "ZeroDivisionError" in str(caught.value)
 
 
 def needing(part):

@@ -1,5 +1,7 @@
 """The corpus: the sine of the book, and CSV columns."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -67,15 +69,19 @@ def test_a_bad_file_is_an_error_with_its_line(csv_file, text, options, message):
 
 
 def test_a_file_that_cannot_be_read_is_an_error(csv_file, tmp_path):
-    with pytest.raises(CorpusError, match="cannot be read"):
+    with pytest.raises(CorpusError) as caught:
         values(path=str(tmp_path / "none.csv"))
-    with pytest.raises(CorpusError, match="not UTF-8"):
-        values(path=csv_file("é\n1\n", encoding="latin-1"))
+    assert caught.value.path == tmp_path / "none.csv"
+    path = csv_file("é\n1\n", encoding="latin-1")
+    with pytest.raises(CorpusError) as caught:
+        values(path=path)
+    assert caught.value.path == Path(path)
 
 
 @pytest.mark.parametrize(
     "options", [{"column": 0}, {"length": 0}, {"noise": -1}, {"seed": -1}, {"delimiter": ";;"}]
 )
 def test_options_out_of_range_are_faults_of_the_pipeline(options):
-    with pytest.raises(PipelineError, match="corpus"):
+    with pytest.raises(PipelineError) as caught:
         values(**options)
+    assert caught.value.argument.startswith("corpus")
