@@ -140,11 +140,27 @@ def test_a_missing_or_broken_file_is_refused(tmp_path):
         loaded(tmp_path)
 
 
+def test_an_id_beyond_any_vocabulary_is_refused_where_it_is_read(saved, folder, tmp_path):
+    state = json.loads((saved / "tokenizer.json").read_text())
+    state["model"]["vocab"]["beyond"] = 1 << 22
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.raises(PipelineError, match="4,194,304"):
+        loaded(tmp_path)
+    with pytest.raises(ValueError, match="4,194,304"):
+        folder.from_dict(state)
+    with pytest.raises(ValueError, match="at line 1"):  # what the library says
+        folder.from_dict({})
+
+
 def test_tokenizers_that_do_not_give_a_text_back_are_refused(saved, tmp_path):
     words = tokenizers.Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
     words.decoder = decoders.WordPiece()
     words.save(str(tmp_path / "words.json"))
     with pytest.raises(PipelineError, match="back for 'a b'"):
+        loaded(tmp_path / "words.json")
+    words.model = models.WordLevel({"a": 0}, unk_token="[UNK]")  # a token that is not there
+    words.save(str(tmp_path / "words.json"))
+    with pytest.raises(PipelineError, match="cannot be used"):
         loaded(tmp_path / "words.json")
     lower = tokenizers.Tokenizer.from_file(str(saved / "tokenizer.json"))
     lower.normalizer = normalizers.Lowercase()

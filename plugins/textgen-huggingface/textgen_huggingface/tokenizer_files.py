@@ -17,6 +17,7 @@ from textgen_huggingface.gguf_files import converted
 from textgen_huggingface.model_folder import CONFIG, TOKENIZER_CONFIG, files_beside, is_gguf
 
 _ENDS: Final = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+_MOST_IDS: Final = 1 << 22  # of a vocabulary
 # What puts a space before a text or takes one away, and what normalises characters.
 _CHANGES: Final = {"Prepend", "Strip", "NFC", "NFD", "NFKC", "NFKD", "Precompiled"}
 
@@ -74,6 +75,7 @@ def read(file: Path) -> TokenizerFile:
             tokenizer, named = tokenizers.Tokenizer.from_str(made.tokenizer), made.named
         else:
             tokenizer = tokenizers.Tokenizer.from_file(str(file))
+            check_ids(tokenizer)
             beside = files_beside(file, "tokenizer.path")
             with contextlib.suppress(KeyError, TextgenError):
                 named = read_json(beside[TOKENIZER_CONFIG])
@@ -88,6 +90,16 @@ def read(file: Path) -> TokenizerFile:
     state["added_tokens"] = [each for each in state["added_tokens"] if each["id"] < rows]
     special = frozenset(each["content"] for each in state["added_tokens"] if each["special"])
     return TokenizerFile(state, named, special)
+
+
+def check_ids(tokenizer: Any) -> None:
+    """Refuse a tokenizers.Tokenizer with an id so large that a table of all ids fills the memory.
+
+    Raises ValueError.
+    """
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= _MOST_IDS:
+        raise ValueError(f"a token has the id {largest:,}, and ids are below {_MOST_IDS:,}")
 
 
 def _exact(part: Any) -> Any:

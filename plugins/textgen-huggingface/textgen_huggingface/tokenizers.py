@@ -85,9 +85,10 @@ class FolderTokenizer:
             _note_end(tokenizer, end)
         self._take(tokenizer, end)
         for probe in _PROBES:
-            given = self.decode(
-                np.array(tokenizer.encode(probe, add_special_tokens=False).ids, int)
-            )
+            try:
+                given = self.decode(np.array(self._library_ids(probe), int))
+            except UsageError as error:
+                raise PipelineError([Fault("tokenizer.path", str(error))]) from error
             if given != probe:
                 cause = f"cannot be used: it gives {given!r} back for {probe!r}"
                 raise PipelineError([Fault("tokenizer.path", f"{self.file} {cause}")])
@@ -122,11 +123,16 @@ class FolderTokenizer:
         return state
 
     def from_dict(self, state: Table) -> FolderTokenizer:
-        """A tokenizer of what `to_dict` gave."""
+        """A tokenizer of what `to_dict` gave. Raises ValueError for anything else."""
         import tokenizers
 
+        try:
+            tokenizer = tokenizers.Tokenizer.from_str(json.dumps(state))
+        except Exception as error:  # the library raises Exception itself
+            raise ValueError(str(error)) from error
+        tokenizer_files.check_ids(tokenizer)
         made = FolderTokenizer(self.file)
-        made._take(tokenizers.Tokenizer.from_str(json.dumps(state)), _noted_end(state))
+        made._take(tokenizer, _noted_end(state))
         return made
 
     def _joined(self, ids: Ids) -> bytes:
@@ -150,7 +156,10 @@ class FolderTokenizer:
         return [token for part in parts if part for token in self._encode(part)]
 
     def _library_ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises Exception itself
+            raise UsageError(f"the tokenizer of {self.file} cannot be used: {error}") from error
         return ids
 
     def _spell(self, ids: Sequence[int], text: str) -> bool:
