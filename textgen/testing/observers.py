@@ -127,13 +127,14 @@ class ObserverSuite(Suite):
         directory = self._directory()
         observer = self.new(directory=directory)
         model = self.other("model", SMALL_NETWORK, tokenizer=self.tokenizer)
-        begin, *_ = _events(directory, model, 0, 0, True, "finished")
+        begin, _, end = _events(directory, model, 0, 0, True, "finished")
         observer.observe(begin)
 
         def call(number: int) -> None:
             observer.observe(_step_done(number + 1, _LAST_STEP, loss=3.0 / (number + 1)))
 
         check_memory(call, _MEMORY_STEPS, _KEPT_BYTES)
+        observer.observe(end)  # or a thread of its own would go on writing
         close(observer)
 
     def _directory(self) -> Path:
