@@ -27,8 +27,14 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self, folder):
         self.folder, self.commit = folder, COMMIT
+        self.earlier = {}  # folders by commits
         self.fetched, self.requests, self.damaged = set[str](), 0, ""
         super().__init__(("127.0.0.1", 0), _Handler)
+
+    def push(self, commit, folder):
+        """Make a folder the newest commit."""
+        self.earlier[self.commit] = self.folder
+        self.commit, self.folder = commit, folder
 
     @property
     def address(self):
@@ -38,7 +44,11 @@ class Hub(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.requests += 1
-        path, files = self.path.partition("?")[0], sorted(self.server.folder.glob("*.*"))
+        path = self.path.partition("?")[0]
+        self.commit, folder = self.server.commit, self.server.folder
+        for commit in {*path.split("/")} & self.server.earlier.keys():
+            self.commit, folder = commit, self.server.earlier[commit]
+        files = sorted(folder.glob("*.*"))
         if odd := ODD.get("/".join(path.split("/")[3:5])):
             odd(self)
         elif path.startswith(f"/api/models/{NAME}/tree/"):
@@ -49,10 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(json.dumps(listed).encode())
         elif path.partition("/revision/")[0] == f"/api/models/{NAME}":
             listed = [{"rfilename": file.name} for file in files]
-            self._send(
-                json.dumps({"id": NAME, "sha": self.server.commit, "siblings": listed}).encode()
-            )
-        elif (file := self.server.folder / path.split("/")[-1]) in files:
+            self._send(json.dumps({"id": NAME, "sha": self.commit, "siblings": listed}).encode())
+        elif (file := folder / path.split("/")[-1]) in files:
             self.server.fetched |= {file.name} if self.command == "GET" else set()
             data = file.read_bytes()
             # As the Hub does, SHA-256 for weights alone.
@@ -69,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, data, status=200, **headers):
         self.send_response(status)
-        for name, value in {"X-Repo-Commit": self.server.commit, **headers}.items():
+        for name, value in {"X-Repo-Commit": self.commit, **headers}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -215,8 +223,7 @@ def test_a_run_of_a_name_keeps_its_commit_until_it_is_overwritten(
 ):
     assert run_file(NAME, "run").returncode == 0
     other = make_pipeline("gpt2")
-    hub.folder = textgen.run({**other, "seed": 2}, output=tmp_path / "newer").path
-    hub.commit = "f" * 40
+    hub.push("f" * 40, textgen.run({**other, "seed": 2}, output=tmp_path / "newer").path)
     again = run_file(NAME, "run")
     assert again.returncode == 0, again.stderr
     assert path_in(tmp_path / "run") == f"{NAME}@{COMMIT}"
