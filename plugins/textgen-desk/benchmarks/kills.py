@@ -5,9 +5,10 @@ lost.
 
 A person in Chromium types words without a pause, or has the model write, while another model is
 trained. By turns each of the three, and then all at once, are killed with SIGKILL and started
-again. What was on the page two seconds before has to be on the disk and the page then, and all of
-it where the browser lives; the training has to go on after its newest checkpoint. Prints a line of
-JSON for each kill, and ends with 1 if anything was lost. On Linux.
+again. What was on the disk, and what was on the page two seconds before (--within), has to be on
+the disk and the page then, and all of it where the browser lives; the training has to go on after
+its newest checkpoint. Prints a line of JSON for each kill, and ends with 1 if anything was lost.
+On Linux.
 """
 
 from __future__ import annotations
@@ -43,7 +44,6 @@ model = { type = "rnn", hidden_size = 8 }
 trainer = { type = "adamw", length = "100000 epochs" }
 checkpoint.seconds = 1
 """
-KEPT = 2.0  # seconds after which a text is on the disk
 LONGEST = 4.0  # seconds before a kill
 PATIENCE = 90.0  # seconds
 
@@ -53,12 +53,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--within", type=float, default=2.0, help="seconds after which a text is on the disk"
+    )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends what was started
     draw, lost = random.Random(options.seed), 0
     folders = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # Chromium ends a while later
     with folders as folder, sync_playwright() as playwright:
-        desk = Desk(Path(folder), playwright)
+        desk = Desk(Path(folder), playwright, options.within)
         try:
             desk.prepare()
             for number in range(options.kills):
@@ -79,6 +82,7 @@ class Desk:
 
     folder: Path
     playwright: Playwright
+    within: float
     port: int = attrs.field(factory=lambda: free_port())
     processes: dict[str, subprocess.Popen[bytes]] = attrs.field(factory=dict)
     page: Page = attrs.field(init=False)
@@ -105,23 +109,22 @@ class Desk:
         tell what was lost.
         """
         shown = self.worked(seconds, writes)
-        checkpoint, when = self.checkpoint(), time.monotonic()
+        on_disk, checkpoint, when = self.kept(), self.checkpoint(), time.monotonic()
         for name in victims:
             self.end(name)
-        due = [text for noted, text in shown if noted <= when - KEPT] or [shown[0][1]]
+        earlier = [text for noted, text in shown if noted <= when - self.within]
+        due = max([on_disk, *earlier], key=len)
         faults = []
         try:
             for name in victims:
                 self.start(name)
             if "browser" not in victims:
-                due = [self.text()]  # which may still grow
+                due = self.text()  # which may still grow
             else:
-                until(
-                    lambda: self.text().startswith(due[-1]), "the page", lambda: self.lost(due[-1])
-                )
+                until(lambda: self.text().startswith(due), "the page", lambda: self.lost(due))
             until(lambda: self.kept() == self.text(), "the disk", self.kept)
-            if not self.text().startswith(due[-1]):
-                faults.append(self.lost(due[-1]))
+            if not self.text().startswith(due):
+                faults.append(self.lost(due))
             until(lambda: self.state()["status"] == "running", "the training", self.state)
             until(lambda: (self.state()["step"] or 0) >= checkpoint, "its step", self.state)
         except (AssertionError, Error, OSError) as error:

@@ -173,7 +173,9 @@ def test_what_is_not_kept_yet_stays_where_another_document_is_asked_for(noisy, u
 
 def test_nothing_is_lost_where_server_training_and_browser_are_killed(browser):
     program = Path(__file__).parents[1] / "benchmarks/kills.py"
-    done = subprocess.run([sys.executable, program, "--kills", "4"], capture_output=True, text=True)
+    # How soon a text is on the disk is a question for the benchmark, on a machine that is quiet.
+    line = [sys.executable, program, "--kills", "4", "--within", "60"]
+    done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
