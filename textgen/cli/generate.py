@@ -29,7 +29,7 @@ _MAX_CHARACTERS: Final = 20_000  # of a prompt on stdin: a whole novel takes a m
 @click.option(
     "--distinct",
     is_flag=True,
-    help="Replace a text that came before, or is a document of the training corpus, by another.",
+    help="Replace texts that repeat an earlier one, or a document of the training corpus.",
 )
 @click.option(
     "--index",
@@ -44,7 +44,7 @@ _MAX_CHARACTERS: Final = 20_000  # of a prompt on stdin: a whole novel takes a m
     *("--output", "-o", "form"),
     type=click.Choice(["text", "lines", "jsonl"]),
     default="text",
-    help="Text; a line for each text, with spaces for its line breaks; or JSON lines. For a file: "
+    help="Format: text, lines (one text per line, without line breaks) or jsonl. To write a file: "
     "> FILE",
 )
 @click.option(

@@ -21,7 +21,10 @@ from textgen.plugin.wording import phrase
 @click.group("plugins", invoke_without_command=True)
 @click.option("--kind", metavar="KIND", help="Only components of this kind.")
 @click.option(
-    "--options/--no-options", "with_options", default=False, help="Show what each component takes."
+    "--options/--no-options",
+    "with_options",
+    default=False,
+    help="Show the options of each component.",
 )
 @json_option
 @click.pass_context
@@ -65,16 +68,16 @@ def _origin(row: Mapping[str, Any]) -> str:
 @click.option(
     "--set", "values", multiple=True, metavar="NAME.KEY=VALUE", help="An option of a component."
 )
-@click.option("--tokenizer", metavar="TYPE", help="What components meet: a name, or a table.")
-@click.option("--corpus", metavar="TYPE", help="What components meet: a name, or a table.")
-@click.option("--start", metavar="RUN", help="Run whose vocabulary, and model, components meet.")
+@click.option("--tokenizer", metavar="TYPE", help="Tokenizer for the checks: a name or a table.")
+@click.option("--corpus", metavar="TYPE", help="Corpus for the checks: a name or a table.")
+@click.option("--start", metavar="RUN", help="Run whose vocabulary and model the checks use.")
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="How long a check may take. A busy machine needs more.",
+    help="Time limit of each check. A busy machine needs more.",
 )
 @click.pass_context
 def check(ctx: click.Context, /, name: str, values: tuple[str, ...], **given: Any) -> None:

@@ -27,9 +27,7 @@ _INTERRUPTING: Final = (
 @click.command("run")
 @click.argument("pipeline", type=click.Path())
 @set_option
-@click.option(
-    "--output", "-o", metavar="DIR", help="The run directory to write, in place of the pipeline's."
-)
+@click.option("--output", "-o", metavar="DIR", help="Run directory, in place of the pipeline's.")
 @click.option("--device", metavar="NAME", help='"auto", "cpu", "cuda", "cuda:N" or "mps".')
 @click.option(
     "--overwrite",
@@ -39,7 +37,7 @@ _INTERRUPTING: Final = (
 @click.option(
     "--update",
     is_flag=True,
-    help="If the text has changed, train the finished run's model on with it, and replace the run.",
+    help="If the text has changed, train the finished model further on it, and replace the run.",
 )
 @click.option(
     "--finish",
@@ -47,7 +45,7 @@ _INTERRUPTING: Final = (
     help="Finish an unfinished run: its newest checkpoint becomes the model, or the best one "
     "if the loss has risen since.",
 )
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@click.option("--quiet", "-q", is_flag=True, help="Print no progress.")
 @click.pass_obj
 def command(
     context: Any,
@@ -65,9 +63,11 @@ def command(
     PIPELINE is a TOML file; `textgen init my.txt` writes one for your text. The default run
     directory is runs/NAME, with the name of the file.
 
-    A finished run is not trained again, an unfinished one resumes, and a run of another pipeline is
-    not replaced without --overwrite. With a greater length, a finished run is trained on; where the
-    text has changed, with --update. The text goes to stdout, everything else to stderr.
+    A finished run is not trained again, and an unfinished one resumes. If you raise the length, or
+    if the text has changed and you give --update, a finished run is trained further. A run of
+    another pipeline is replaced only with --overwrite.
+
+    The text goes to stdout, everything else to stderr.
 
     \b
     Several processes train a run together with torchrun:

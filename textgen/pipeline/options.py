@@ -159,7 +159,7 @@ class GenerateOptions(TextOptions):
     n: int = option(1, help="number of continuations", validator=and_(ge(1), le(MAX_N)))
     distinct: bool = option(
         False,
-        help="replace a text that came before, or is a document of the training corpus, by another",
+        help="replace texts that repeat an earlier one, or a document of the training corpus",
     )
 
     def of_request(self) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class LikelyNamesConfig:
     """Makes names of people and places more likely: where a word begins, and once one has begun."""
 
     names: tuple[str, ...] = option(
-        help="the names, 100 at most of 60 characters",
+        help="names to make likelier: at most 100, of up to 60 characters",
         validator=and_(max_len(100), deep_iterable(max_len(60))),
         argument="likely_names",
     )

@@ -19,13 +19,13 @@ def make_command(context: BuildContext) -> click.Command:
     @click.option(
         "--folder",
         type=click.Path(path_type=Path),
-        help="Without RUN: where the desk keeps texts, runs and documents; runs/ if not given.",
+        help="Without RUN: folder of texts, runs and documents; by default, runs/.",
     )
     @click.option(
         "--train/--no-train",
         default=None,
-        help="Without RUN: whether the desk takes texts and trains; if not given, only where this "
-        "machine alone is listened to.",
+        help="Without RUN: whether the desk takes texts and trains; by default, only if no other "
+        "machine can reach it.",
     )
     @server_options
     def command(

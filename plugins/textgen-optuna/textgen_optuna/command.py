@@ -29,30 +29,34 @@ _PARAMETERS: list[click.Parameter] = [
         default=20,
         show_default=True,
         type=click.IntRange(1),
-        help="How many, in all, with earlier ones.",
+        help="Number of trials, earlier ones included.",
     ),
     click.Option(
-        ["--seed"], default=0, show_default=True, type=click.IntRange(0), help="Of the suggestions."
+        ["--seed"],
+        default=0,
+        show_default=True,
+        type=click.IntRange(0),
+        help="Seed of the suggestions.",
     ),
     click.Option(
         ["--sampler"],
         default="tpe",
         show_default=True,
         type=click.Choice(["tpe", "random"]),
-        help="Who suggests.",
+        help="Sampler that suggests settings.",
     ),
     click.Option(
         ["--pruning/--no-pruning"],
         default=True,
-        help="End trials early that will hardly be the best.",
+        help="End poor trials early.",
     ),
     click.Option(
         ["--output", "-o"],
         metavar="DIR",
-        help="The folder of runs and study; runs/NAME-optuna if not given.",
+        help="Folder of the runs and the study; by default, runs/NAME-optuna.",
     ),
     click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
-    click.Option(["--quiet", "-q"], is_flag=True, help="No progress."),
+    click.Option(["--quiet", "-q"], is_flag=True, help="Print no progress."),
 ]
 
 

@@ -15,14 +15,14 @@ from textgen import BuildContext, UsageError
 _PARAMETERS: list[click.Parameter] = [
     click.Argument(["run"], type=click.Path(path_type=Path)),
     click.Option(
-        ["--steps"], default="1,4,16,64", show_default=True, help="How many steps ahead, a list."
+        ["--steps"], default="1,4,16,64", show_default=True, help="Numbers of steps ahead."
     ),
     click.Option(
         ["--samples"],
         default=100,
         show_default=True,
         type=click.IntRange(1),
-        help="Sampled continuations.",
+        help="Number of sampled continuations.",
     ),
     click.Option(
         ["--band"],
@@ -34,14 +34,14 @@ _PARAMETERS: list[click.Parameter] = [
     click.Option(
         ["--context"],
         type=click.IntRange(1),
-        help="Values the model is warmed up on.  [default: the run's window]",
+        help="Number of values that the model reads first.  [default: the run's window]",
     ),
     click.Option(
         ["--lags"],
         default=4,
         show_default=True,
         type=click.IntRange(1),
-        help="Of the linear autoregression.",
+        help="Lags of the linear autoregression.",
     ),
     click.Option(
         ["--seed"],
@@ -53,7 +53,7 @@ _PARAMETERS: list[click.Parameter] = [
     click.Option(
         ["--output"],
         type=click.Path(path_type=Path),
-        help="Where the plot goes.  [default: forecast.svg in RUN]",
+        help="File of the plot.  [default: forecast.svg in RUN]",
     ),
     click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
     click.Option(

@@ -19,15 +19,14 @@ class CacheOptions(NoOptions):
 
 @click.command("cache")
 @click.option("--clear", "clears", is_flag=True, help="Remove the encoded texts.")
-@click.option("--downloads", "of_downloads", is_flag=True, help="List or remove downloads alone.")
-@click.option("--models", "of_models", is_flag=True, help="List or remove models alone.")
+@click.option("--downloads", "of_downloads", is_flag=True, help="List or remove downloads only.")
+@click.option("--models", "of_models", is_flag=True, help="List or remove models only.")
 def command(clears: bool, of_downloads: bool, of_models: bool) -> None:
     """List or clear what is cached for later runs: encoded texts, downloads, and models.
 
-    A run takes the tokens of its text from here if another one has encoded it, and the weights of a
-    GGUF file if another process has converted them. Above 10 GB of either, those that were used
-    longest ago are removed. TEXTGEN_CACHE_DIR is the folder. Nothing that textgen did not write is
-    removed.
+    A run reuses the tokens of a text that another run encoded, and the converted weights of a GGUF
+    file. Above 10 GB of either, the least recently used are removed. TEXTGEN_CACHE_DIR sets the
+    folder. Only files that textgen wrote are removed.
     """
     texts = "encoded text", encoded_texts()
     others = ("download", downloads(), of_downloads), ("model", converted_models(), of_models)

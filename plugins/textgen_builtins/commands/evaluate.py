@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path())
 @click.argument("file", type=click.Path())
 @click.option(
-    "--encoding", default="auto", show_default=True, help="How the file is encoded; auto finds out."
+    "--encoding", default="auto", show_default=True, help="Encoding of the file; auto detects it."
 )
 @click.option(
     "--documents",
     type=click.Choice(["none", "file", "line", "paragraph", "part", "jsonl"]),
-    help="What a document of FILE is; that of the run's own corpus if not given.",
+    help="What a document of FILE is; by default, as in the run's corpus.",
 )
 @click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")
 @click.option(
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     "metrics",
     multiple=True,
     metavar="TYPE",
-    help="Also a figure that a plugin takes: a name, or a table; may be repeated.",
+    help="Also compute a metric of a plugin: a name or a table. May be given several times.",
 )
 @json_option
 @device_option

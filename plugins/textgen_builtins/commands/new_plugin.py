@@ -38,7 +38,7 @@ _IMPORTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 @click.command("new-plugin")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(_KINDS), required=True, help="What it offers.")
+@click.option("--kind", type=click.Choice(_KINDS), required=True, help="Kind of component.")
 @click.pass_obj
 def new_plugin(context: Any, name: str, kind: str) -> None:
     """Write a plugin package to a new folder NAME: it installs, passes its tests and runs at once.

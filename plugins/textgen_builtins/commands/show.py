@@ -27,8 +27,8 @@ _WIDTH = 100
 def show(context: Any, pipeline: str, overrides: tuple[str, ...]) -> None:
     """Print a pipeline with every default, and what each key does.
 
-    The output is a pipeline again. If `output` is not given, its own file's name decides the run
-    directory, as it does for PIPELINE.
+    The output is itself a pipeline. If it does not set `output`, its run directory has the name of
+    the file that you save it to.
     """
     made = resolve(pipeline, overrides, context.plugins)
     is_default = made.output == Path.cwd() / "runs" / made.name

@@ -116,7 +116,7 @@ class XtcConfig:
     )
     threshold: float = option(
         0.1,
-        help="tokens from this probability on are excluded, but for the least likely of "
+        help="tokens of at least this probability are excluded, except the least likely of "
         "them; above 0.5 is off",
         validator=and_(ge(0), le(1)),
         argument="xtc_threshold",

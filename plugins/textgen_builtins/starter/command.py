@@ -28,29 +28,29 @@ _MINUTES.name = "number"  # in messages and in --help
 @click.command("init")
 @click.argument("text", required=False, type=click.Path())
 @click.option(
-    "--pipeline", metavar="FILE", help="Where to write it; TEXT's name with .toml if not given."
+    "--pipeline", metavar="FILE", help="File to write; by default, TEXT's name with .toml."
 )
 @click.option(
     "--minutes",
     default=1.0,
     show_default=True,
     type=_MINUTES,
-    help="How long a run may take in all.",
+    help="Time that a run may take in total.",
 )
-@click.option("--glob", metavar="PATTERN", help="Which files of a folder, such as '**/*.py'.")
+@click.option("--glob", metavar="PATTERN", help="Files of a folder to read, such as '**/*.py'.")
 @click.option(
     "--documents",
     type=click.Choice(["none", "file", "line", "paragraph", "part", "jsonl"]),
-    help="What a document is, a text of its own with an end; guessed if not given.",
+    help="What a document, a separate text, is; guessed if not given.",
 )
 @click.option("--field", metavar="NAME", help="Key of the text in JSON lines.")
-@click.option("--encoding", default=AUTO, show_default=True, help="How the text is encoded.")
+@click.option("--encoding", default=AUTO, show_default=True, help="Encoding of the text.")
 @click.option(
     "--start",
     metavar="NAME|PATH",
-    help="The model to start from: the name of a run that a package offers, a run directory, what "
-    'a package makes a model of, such as a GGUF file, or "none"; the one with the lowest expected '
-    "loss if not given.",
+    help="Model to start from: the name of a run that a package offers, a run directory, a file "
+    'that a package can read, such as GGUF, or "none"; by default, the model with the lowest '
+    "expected loss.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 @json_option
@@ -69,11 +69,13 @@ def init(
     """Write a commented pipeline for your own text, to edit and run.
 
     TEXT is a text file, a document (Word, ODT, RTF), a book (EPUB), a list of short lines, HTML or
-    JSON lines, compressed or not, a folder of them or of code, or an address (https://…). Without
-    TEXT the pipeline trains on the story that comes with textgen. The whole text is read. Messages
-    say what was guessed, and options change it. If a package offers a model that knows the language
-    of the text, the pipeline starts from it. --json prints what the text is, and what each start
-    takes and promises.
+    JSON lines, compressed or not. It can also be a folder of these or of code, or an address
+    (https://…). Without TEXT, the pipeline trains on the story that comes with textgen.
+
+    The whole text is read. Messages say what was guessed, and options change it. If a package
+    offers a model that knows the language of the text, the pipeline starts from it.
+
+    --json prints what was found in the text, and the time and expected loss of each model.
     """
     from textgen_builtins.starter import recipe, texts
 

@@ -27,13 +27,13 @@ class BeamConfig:
     it (Vijayakumar et al., "Diverse beam search", 2016).
     """
 
-    beams: int = option(4, help="number of texts side by side", validator=_COUNT, argument="beams")
+    beams: int = option(4, help="number of beams", validator=_COUNT, argument="beams")
     groups: int = option(
         1, help="number of groups of beams", validator=_COUNT, argument="beam_groups"
     )
     diversity: float = option(
         0.5,
-        help="nats that a token costs for each earlier group that takes it in the same step",
+        help="penalty, in nats, of a token for each earlier group that takes it in the same step",
         validator=ge(0),
         argument="diversity_penalty",
     )
@@ -59,11 +59,11 @@ class GuidanceConfig:
     """
 
     negative_prompt: str = option(
-        "", help="the prompt to move away from; none if empty", argument="negative_prompt"
+        "", help="prompt to steer away from; none if empty", argument="negative_prompt"
     )
     scale: float = option(
         1.5,
-        help="1 is off, more is stronger",
+        help="strength of the guidance; 1 is off",
         validator=and_(ge(0), le(_MAX_GUIDANCE)),
         argument="guidance_scale",
     )
@@ -79,7 +79,7 @@ class BannedPhrasesConfig:
     """
 
     phrases: tuple[str, ...] = option(
-        help="texts that are never written",
+        help="phrases that are never written",
         validator=and_(
             min_len(1),
             max_len(_MOST_PHRASES),
@@ -95,7 +95,7 @@ class FillConfig:
     is the likeliest.
     """
 
-    suffix: str = option(help="the text that follows", validator=min_len(1), argument="suffix")
+    suffix: str = option(help="text that should follow", validator=min_len(1), argument="suffix")
     candidates: int = option(
         8, help="number of texts to choose from", validator=_COUNT, argument="candidates"
     )
