@@ -101,3 +101,67 @@ def command():
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """A Llama with a tokenizer of words in a GGUF file, and as a module."""
+    from test_tokenizers import llama_2
+
+    vocabulary = llama_2().get_vocab()
+    model = new_llama(len(vocabulary)).bfloat16().float()
+    path = tmp_path_factory.mktemp("gguf") / "small.gguf"
+    write_gguf(path, model, sorted(vocabulary, key=lambda token: vocabulary[token]))
+    return path, model
+
+
+def new_llama(vocab_size):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model("llama", vocab_size=vocab_size, **CONFIGS["llama"])
+    return AutoModelForCausalLM.from_config(config)
+
+
+def write_gguf(path, model, tokens, encoding=None, **metadata):
+    """Write a Llama as llama.cpp's converter does, its matrices in an encoding if one is given."""
+    import gguf
+
+    writer, config = gguf.GGUFWriter(path, "llama"), model.config
+    for key, value in metadata.items():
+        write = writer.add_array if isinstance(value, list) else writer.add_string
+        write(key.replace("__", "."), value)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-float(index) for index in range(len(tokens))])
+    kinds = {"<unk>": gguf.TokenType.UNKNOWN, "<s>": gguf.TokenType.CONTROL}
+    kinds |= {"</s>": gguf.TokenType.CONTROL}
+    kinds |= {token: gguf.TokenType.BYTE for token in tokens if token.startswith("<0x")}
+    writer.add_token_types([kinds.get(token, gguf.TokenType.NORMAL) for token in tokens])
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in model.state_dict().items():
+        array = tensor.numpy()
+        for key, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
+            array = interleaved(array, getattr(config, heads)) if key in name else array
+        chosen = encoding if array.ndim == 2 and array.shape[1] % 32 == 0 else None
+        made = array if chosen is None else gguf.quants.quantize(array, chosen)
+        writer.add_tensor(names.get_name(name, (".weight",)), made, raw_dtype=chosen)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def interleaved(weight, heads):
+    """A projection in the order in which GGUF rotates positions."""
+    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner
-from conftest import CONFIGS, CONTEXT
+from conftest import CONFIGS, CONTEXT, new_llama
 from packaging.version import Version
 from test_tokenizers import TEXT, check_scripts, gemma, llama_2, loaded
 
@@ -46,57 +46,6 @@ def same_logits(path, theirs, tokenizer, text=TEXT[:20]):
     ours[..., silent] = expected[..., silent]
     np.testing.assert_allclose(ours, expected, atol=1e-3)
     return model
-
-
-def llama(vocab_size):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.for_model("llama", vocab_size=vocab_size, **CONFIGS["llama"])
-    return AutoModelForCausalLM.from_config(config)
-
-
-def interleaved(weight, heads):
-    """A projection in the order in which GGUF rotates positions."""
-    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """A Llama with a tokenizer of words, as llama.cpp's converter writes them; and as a module."""
-    vocabulary = llama_2().get_vocab()
-    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
-    model, config = llama(len(tokens)).bfloat16().float(), CONFIGS["llama"]
-    path = tmp_path_factory.mktemp("gguf") / "small.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(model.config.rms_norm_eps)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores([-float(index) for index in range(len(tokens))])
-    kinds = {"<unk>": gguf.TokenType.UNKNOWN, "<s>": gguf.TokenType.CONTROL}
-    kinds |= {"</s>": gguf.TokenType.CONTROL}
-    kinds |= {token: gguf.TokenType.BYTE for token in tokens if token.startswith("<0x")}
-    writer.add_token_types([kinds.get(token, gguf.TokenType.NORMAL) for token in tokens])
-    writer.add_unk_token_id(0)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    for name, tensor in model.state_dict().items():
-        array = tensor.numpy()
-        for key, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
-            array = interleaved(array, config[heads]) if key in name else array
-        writer.add_tensor(names.get_name(name, (".weight",)), array)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path, model
 
 
 def test_a_gguf_file_has_the_logits_of_its_model_and_a_tokenizer_that_gives_text_back(small):
@@ -172,7 +121,7 @@ def test_the_token_that_stands_before_each_text_begins_every_context(tmp_path):
     llama_2().save(str(tmp_path / "tokenizer.json"))
     tokenizer = loaded(tmp_path)
     assert tokenizer.begin_id == llama_2().token_to_id("<s>")
-    theirs = llama(tokenizer.vocab_size)
+    theirs = new_llama(tokenizer.vocab_size)
     theirs.save_pretrained(tmp_path)
     model = same_logits(tmp_path, theirs, tokenizer)
     ids = np.random.default_rng(0).integers(3, tokenizer.vocab_size, (2, 60))

@@ -197,8 +197,18 @@ class LoRAModel(HuggingFaceModel):
                 self.model.set_submodule(name, layer.base_layer)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write what peft opens: adapter_model.safetensors and adapter_config.json. The adapter
-        that the base had before is part of it: the matrices of both stand side by side.
+        """Write what peft opens: adapter_model.safetensors and adapter_config.json. Raises as
+        `combined_adapter` does.
+        """
+        weights, rank = self.combined_adapter()
+        config = dataclasses.replace(self._config, r=rank, lora_alpha=rank)
+        config.save_pretrained(str(folder))
+        save_file(weights, folder / ADAPTER, {"format": "pt"})
+
+    def combined_adapter(self) -> tuple[dict[str, Tensor], int]:
+        """The adapter's matrices by the names that peft gives them, and their rank, which is also
+        their alpha. The adapter that the base had before is part of it: the matrices of both stand
+        side by side.
 
         Raises UsageError where that has other layers, or not one rank and factor for all.
         """
@@ -224,9 +234,7 @@ class LoRAModel(HuggingFaceModel):
                 for config, named in parts
             ]
             made[name] = torch.cat(scaled, 0 if is_a else 1)
-        rank = sum(config.r for config, _ in parts)
-        dataclasses.replace(self._config, r=rank, lora_alpha=rank).save_pretrained(str(folder))
-        save_file(made, folder / ADAPTER, {"format": "pt"})
+        return made, sum(config.r for config, _ in parts)
 
     def _named_tensors(self) -> dict[str, Tensor]:
         return {

@@ -40,7 +40,7 @@ class FilesConfig:
 
 @attrs.frozen
 class ExportConfig:
-    """Writes a finished run of the model `huggingface` as a folder of transformers."""
+    """Writes a finished run of the model `huggingface` as a GGUF file or a model folder."""
 
 
 def build_model(config: HuggingFaceConfig, context: BuildContext) -> Any:
@@ -109,7 +109,7 @@ def build_files(config: FilesConfig, context: BuildContext) -> Observer:
 
 
 def build_export(config: ExportConfig, context: BuildContext) -> click.Command:
-    """`textgen huggingface-export RUN FOLDER`."""
+    """`textgen huggingface-export RUN TARGET`."""
     from textgen_huggingface.command import make_command
 
     return make_command(context)
