@@ -116,10 +116,13 @@ def small(tmp_path_factory):
 
 
 def new_llama(vocab_size):
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model("llama", vocab_size=vocab_size, **CONFIGS["llama"])
-    return AutoModelForCausalLM.from_config(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config)
 
 
 def write_gguf(path, model, tokens, encoding=None, **metadata):

