@@ -43,6 +43,33 @@ def test_a_chat_is_answered_with_the_continuation_of_its_contents(client, genera
     assert (roles, ends) == (["assistant"] * 2, ["length"] * 2)
 
 
+CLIENTS = {
+    "Open WebUI": {
+        "temperature": 0.7,
+        "max_tokens": 20,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    },
+    "a title in Open WebUI": {"stream": False, "max_completion_tokens": 20},
+    "LibreChat": {
+        "temperature": 1,
+        "top_p": 1,
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
+        "user": "me",
+        "stop": ["\n\n"],
+        "stream": True,
+    },
+}
+
+
+@pytest.mark.parametrize("body", CLIENTS.values(), ids=CLIENTS)
+def test_what_a_chat_client_sends_is_accepted(client, body):
+    asked = {"model": "ravens", "messages": [{"role": "user", "content": "Once 3"}], "seed": 7}
+    answer = client.chat.completions.with_raw_response.create(**asked, extra_body=body)
+    assert answer.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

@@ -37,18 +37,18 @@ def test_the_openai_client_gets_the_text_that_the_generator_makes(server, genera
 @pytest.mark.parametrize(
     ("asked", "options"),
     [
-        ({"num_beams": 3}, {"beams": 3}),
-        ({"banned_strings": ["hill", "none"]}, {"ban_phrase": ["hill", "none"]}),
+        ({"beams": 3}, {"beams": 3}),
+        ({"ban_phrase": ["hill", "none"]}, {"ban_phrase": ["hill", "none"]}),
         ({"suffix": " hills"}, {"suffix": " hills"}),
         ({"strategy": "beam"}, {"beams": 4}),
         (
             {"negative_prompt": "Twice ", "guidance_scale": 2},
             {"negative_prompt": "Twice ", "guidance_scale": 2.0},
         ),
-        ({"suffix": "", "num_beams": 1, "guidance_scale": 1, "banned_strings": []}, {}),
+        ({"suffix": "", "negative_prompt": "", "guidance_scale": 1}, {}),
     ],
 )
-def test_strategies_have_the_names_of_other_servers_too(complete, generator, asked, options):
+def test_a_strategy_is_chosen_by_its_options(complete, generator, asked, options):
     made = generator.generate("Once ", max_new_tokens=20, seed=3, **options)
     answer = complete(prompt="Once ", max_tokens=20, seed=3, **asked)
     assert answer["choices"][0]["text"] == made.text
@@ -211,8 +211,6 @@ def test_names_of_other_servers_have_their_effect_or_none(complete, generator):
         "top_p": 0.9,
         "min_p": 0,
         "mirostat_mode": 0,
-        "mirostat_tau": 5,
-        "mirostat_eta": 0.1,
         "tfs": 1,
         "dry_multiplier": 0.5,
         "dry_sequence_breakers": '["\\n"]',
@@ -238,14 +236,59 @@ def test_names_of_other_servers_have_their_effect_or_none(complete, generator):
     assert choice["text"] == "eee"
 
 
+NO_EFFECT = {
+    "user": "me",
+    "cache_prompt": True,
+    "skip_special_tokens": True,
+    "spaces_between_special_tokens": True,
+    "suffix": "",
+    "use_beam_search": False,
+    "early_stopping": False,
+    "length_penalty": 1,
+    "include_stop_str_in_output": False,
+    "top_k": -1,
+    "min_tokens": 0,
+    "ignore_eos": False,
+    "stop_token_ids": [],
+    "logit_bias": {},
+    "dry_base": 1.75,
+    "dry_sequence_breakers": '["\\n"]',
+    "typical_p": 1,
+    "tfs": 1,
+    "mirostat_mode": 0,
+    "dynamic_temperature": False,
+    "dynatemp_low": 0.5,
+    "dynatemp_high": 1.5,
+    "dynatemp_exponent": 1,
+    "guidance_scale": 1,
+    "negative_prompt": "",
+    "repetition_penalty": 1,
+    "repetition_penalty_range": 1024,
+    "penalize_nl": True,
+    "banned_tokens": [],
+    "grammar_string": "",
+    "guided_grammar": "",
+    "guided_json": None,
+    "guided_regex": None,
+    "response_format": {"type": "text"},
+}
+
+
+def test_what_clients_send_without_a_setting_changes_no_text(complete):
+    asked = {"prompt": "Once ", "max_tokens": 30, "seed": 3}
+    assert complete(**asked, **NO_EFFECT)["choices"] == complete(**asked)["choices"]
+
+
 REFUSED = [
     ({"temperatur": 1}, "temperatur", "did you mean 'temperature'"),
     ({"strategy": {"type": "beam"}}, "strategy", "name"),
     ({"strategy": "beam", "best_of": 2, "suffix": "x"}, "strategy", "one"),
-    ({"num_beams": 200, "n": 2}, "beams", "integer"),
+    ({"beams": 200, "n": 2}, "beams", "integer"),
     ({"suffix": "x", "beams": 2}, "strategy", "one"),
     ({"negative_prompt": "Twice", "guidance_scale": 1e308}, "guidance_scale", "1000"),
-    ({"top_a": 0.5}, "top_a", "not supported"),
+    ({"tfs": 0.5}, "tfs", "not supported"),
+    ({"dynamic_temperature": True, "dynatemp_low": 0.5}, "dynamic_temperature", "not supported"),
+    ({"repetition_penalty": 1.1, "penalize_nl": False}, "penalize_nl", "not supported"),
     ({"temperature": -1}, "temperature", "must be"),
     ({"temperature": True}, "temperature", "expected"),
     ({"max_tokens": -1}, "max_tokens", "integer"),

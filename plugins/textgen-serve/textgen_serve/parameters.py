@@ -40,101 +40,59 @@ _ENGINE: Final = frozenset(attrs.fields_dict(RequestOptions)) - _NOT_FOR_CLIENTS
 ALIASES: Final[Mapping[str, str]] = {
     "max_new_tokens": "max_tokens",
     "max_completion_tokens": "max_tokens",
-    "max_length": "max_tokens",
-    "n_predict": "max_tokens",
     "min_tokens": "min_new_tokens",
     "ignore_eos": "ignore_end",
     "ban_eos_token": "ignore_end",
     "stop_token_ids": "stop_tokens",
-    "stop_sequence": "stop",
-    "stop_sequences": "stop",
-    "rep_pen": "repetition_penalty",
-    "repeat_penalty": "repetition_penalty",
     "guided_regex": "regex",
     "guided_json": "json_schema",
-    "num_beams": "beams",
-    "banned_strings": "ban_phrase",
-    "bad_words": "ban_phrase",
 }
-"""Names of other servers, and ours."""
+"""Names that documented clients send, and ours."""
 _ANY_VALUE: Final = object()
 NEUTRAL: Final[Mapping[str, tuple[Any, ...]]] = {
     "user": (_ANY_VALUE,),
-    "request_id": (_ANY_VALUE,),
-    "metadata": (_ANY_VALUE,),
     "cache_prompt": (_ANY_VALUE,),
     "skip_special_tokens": (_ANY_VALUE,),
     "spaces_between_special_tokens": (_ANY_VALUE,),
-    "add_special_tokens": (_ANY_VALUE,),
-    "stream_interval": (_ANY_VALUE,),
-    "use_default_badwordsids": (_ANY_VALUE,),
     "suffix": ("",),
-    "priority": (0,),
     "use_beam_search": (False,),
     "early_stopping": (False,),
     "length_penalty": (1,),
     "include_stop_str_in_output": (False,),
-    "return_tokens_as_token_ids": (False,),
-    "do_sample": (True,),
     "dry_base": (1.75,),
-    "dry_penalty_last_n": (_ANY_VALUE,),  # of these two, clients send defaults
-    "dry_sequence_breakers": (_ANY_VALUE,),
-    "typical": (1,),
+    "dry_sequence_breakers": (_ANY_VALUE,),  # clients send their default
     "typical_p": (1,),
-    "no_repeat_ngram_size": (0,),
     "tfs": (1,),
-    "tfs_z": (1,),
-    "top_a": (0,),
-    "epsilon_cutoff": (0,),
-    "eta_cutoff": (0,),
-    "smoothing_factor": (0,),
-    "mirostat": (0,),
     "mirostat_mode": (0,),
-    "mirostat_tau": (_ANY_VALUE,),  # of a mode that is refused
-    "mirostat_eta": (_ANY_VALUE,),
     "dynamic_temperature": (False,),
-    "dynatemp_range": (0,),
-    "encoder_repetition_penalty": (1,),
     "guidance_scale": (1,),
     "negative_prompt": ("",),
-    "penalty_alpha": (0,),
-    "num_beams": (1,),
     "repetition_penalty_range": (0, -1),
-    "repeat_last_n": (-1,),
-    "rep_pen_range": (0, -1),
     "penalize_nl": (True,),
-    "temperature_last": (False,),
     "banned_tokens": ([], ""),
-    "custom_token_bans": ("",),
-    "bad_words": ([],),
-    "banned_strings": ([], ""),
-    "grammar": ("",),
     "grammar_string": ("",),
     "guided_grammar": ("",),
     "response_format": ({"type": "text"},),
-    "n_probs": (0,),
-    "id_slot": (-1,),
 }
-"""Names of other servers, and the values at which they change nothing."""
-_IDLE: Final[Mapping[str, tuple[str, Callable[[Table], bool]]]] = {
-    name: (of, is_off)
-    for of, is_off, names in (
-        (
-            "repetition_penalty",
-            lambda body: body.get("repetition_penalty", body.get("rep_pen", 1)) == 1,
-            ("repetition_penalty_range", "repeat_last_n", "rep_pen_range", "penalize_nl"),
-        ),
-        (
-            "dynamic_temperature",
-            lambda body: not body.get("dynamic_temperature"),
-            ("dynatemp_low", "dynatemp_high", "dynatemp_exponent"),
-        ),
-        ("smoothing_factor", lambda body: not body.get("smoothing_factor"), ("smoothing_curve",)),
-        ("temperature", lambda body: body.get("temperature") == 0, ("do_sample",)),
-    )
-    for name in names
+"""Names that documented clients send, and the values at which they change nothing."""
+
+
+def _no_repetition_penalty(body: Table) -> bool:
+    return bool(body.get("repetition_penalty", 1) == 1)
+
+
+def _no_dynamic_temperature(body: Table) -> bool:
+    return not body.get("dynamic_temperature")
+
+
+_IDLE: Final[Mapping[str, Callable[[Table], bool]]] = {
+    "repetition_penalty_range": _no_repetition_penalty,
+    "penalize_nl": _no_repetition_penalty,
+    "dynatemp_low": _no_dynamic_temperature,
+    "dynatemp_high": _no_dynamic_temperature,
+    "dynatemp_exponent": _no_dynamic_temperature,
 }
-"""Names that change nothing while another parameter is off."""
+"""Names of other servers, and whether a request turns off what they would change."""
 
 
 @attrs.frozen(kw_only=True)
@@ -263,7 +221,7 @@ def _known(
     ignored: list[str] = []
     for name, value in body.items():
         own = ALIASES.get(name, name)
-        if name in _IDLE and _IDLE[name][1](body):
+        if name in _IDLE and _IDLE[name](body):
             continue
         if len(name) > _NAME_CHARACTERS:
             raise ApiError(

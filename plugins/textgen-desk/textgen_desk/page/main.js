@@ -276,7 +276,7 @@ async function likeliestAt(place) {
   if (part) {
     const { start, made } = part;
     const max_tokens = editor.tokens.filter((token) => start <= token.start && token.start < place).length;
-    const { banned_strings: _, ...options } = made; // with which no text is asked for a token
+    const { ban_phrase: _, ...options } = made; // with which no text is asked for a token
     const found = await likeliest(model.id, editor.text.slice(0, start), { ...options, max_tokens });
     if (found.text === editor.text.slice(start, place)) return found.tokens;
   }
@@ -343,7 +343,7 @@ function stop() {
 function chosen() {
   const banned = listed("avoid");
   const max_tokens = Math.min(number("max_tokens") * MOST[$("unit").value], $("max_tokens").max);
-  return { max_tokens, seed: number("seed"), ...sampling(), ...(banned.length ? { banned_strings: banned } : {}) };
+  return { max_tokens, seed: number("seed"), ...sampling(), ...(banned.length ? { ban_phrase: banned } : {}) };
 }
 
 /** The options of samplers as they are set. */
@@ -389,7 +389,7 @@ const rewrite = latest(async (isNew) => {
   const [before, rest] = [text.slice(0, start), text.slice(end, end + REST)];
   const isSentence = isNew && BEGINS.test(before);
   const close = isSentence ? (/^\S/.test(rest) ? ". " : ".") : isNew && /^\S/.test(rest) ? " " : "";
-  const { banned_strings: banned = [], ...options } = chosen(); // a text has one strategy, and here it is to fill
+  const { ban_phrase: banned = [], ...options } = chosen(); // a text has one strategy, and here it is to fill
   const max_tokens = isNew ? (isSentence ? MOST.sentences : INSIDE) : 40 + (end - start);
   const given = { ...options, ...OTHERS, max_tokens, ...(rest.trim() ? { suffix: close + rest } : { candidates: undefined }) };
   say("Writing sentences…");
@@ -461,7 +461,7 @@ const go = (id) => {
 function use(options) {
   samplers.set(options);
   for (const name of numbers) if (name in options && (name !== "max_tokens" || $("unit").value === "tokens")) $(name).value = options[name];
-  $("avoid").value = (options.banned_strings ?? []).join(", ");
+  $("avoid").value = (options.ban_phrase ?? []).join(", ");
   $("likely").value = (options.likely_names ?? []).join(", ");
 }
 
