@@ -49,7 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
         for commit in {*path.split("/")} & self.server.earlier.keys():
             self.commit, folder = commit, self.server.earlier[commit]
         files = sorted(folder.glob("*.*"))
-        if odd := ODD.get("/".join(path.split("/")[3:5])):
+        first = 3 if path.startswith("/api/") else 1
+        if odd := ODD.get("/".join(path.split("/")[first : first + 2])):
             odd(self)
         elif path.startswith(f"/api/models/{NAME}/tree/"):
             listed = [
@@ -100,7 +101,26 @@ def _cut(handler):
     handler.close_connection = True
 
 
+def _leading_out(**headers):
+    """Files whose headers are these."""
+
+    def answer(handler):
+        if not handler.path.startswith("/api/"):
+            missing = "X-Error-Code" in headers
+            return handler._send(b"{}", 404 if missing else 200, **headers)
+        file = {"type": "file", "path": "config.json", "size": 2, "oid": "0" * 40}
+        found = {"sha": COMMIT, "siblings": [{"rfilename": "config.json"}]}
+        return handler._send(json.dumps([file] if "/tree/" in handler.path else found).encode())
+
+    return answer
+
+
+OUT = "../../../../outside"  # of the cache, from the folders of a model
 ODD = {
+    "odd/commit": lambda handler: handler._send(json.dumps({"sha": OUT, "siblings": []}).encode()),
+    "odd/etag": _leading_out(ETag=f'"{OUT}"'),
+    "odd/missing": _leading_out(**{"X-Error-Code": "EntryNotFound", "X-Repo-Commit": OUT}),
+    "odd/other": _leading_out(**{"ETag": "a", "X-Repo-Commit": "f" * 40}),
     "odd/cut": _cut,
     "odd/circle": _redirect(""),
     "odd/file": _redirect("file:///etc/passwd"),
@@ -254,6 +274,7 @@ def test_an_odd_hub_is_no_fault_of_the_plugin(hub, python, tables, tmp_path):
     assert done.stdout.split() == ["PipelineError"] * len(names), done.stderr
     assert done.stderr.count("is neither a folder here nor a model") == len(ODD)
     assert "model.safetensors is not the file that the Hub has" in done.stderr
+    assert not [*tmp_path.glob("outside*")]
 
 
 @pytest.mark.slow

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
+from unittest.mock import patch
 
 from textgen import Address, Fault, PipelineError
 from textgen_huggingface.checksums import checksum
 
-_NAME: Final = r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?"
+_PART: Final = r"\w[\w.-]*"  # so that none is ".."
+_NAME: Final = rf"{_PART}/{_PART}(@[\w./-]+)?"
 # No pickled weights, no code, and weights in one form.
 _FILES: Final = ["*.json", "model*.safetensors"]
+_COMMIT: Final = "[0-9a-f]{40}"
+_PATCHING: Final = threading.Lock()
 
 
 class HubName(str):
@@ -41,7 +48,7 @@ class HubName(str):
         Raises PipelineError, without a key.
         """
         name = str(self)
-        if isinstance(before, str) and re.fullmatch(re.escape(name) + "@[0-9a-f]{40}", before):
+        if isinstance(before, str) and re.fullmatch(re.escape(name) + "@" + _COMMIT, before):
             name = before
         return HubName(f"{name.partition('@')[0]}@{_fetch(name).name}")
 
@@ -76,7 +83,8 @@ def _fetch(name: str) -> Path:
     without a key, also for files that are not those of the commit.
     """
     try:
-        found = _snapshot(name, local=False)
+        with _checked():
+            found = _snapshot(name, local=False)
     except Exception as error:  # a server may answer anything, and the client raises what it likes
         said = " ".join(str(error).split()) or type(error).__name__
         cause = f"{name} is neither a folder here nor a model that can be fetched"
@@ -97,6 +105,54 @@ def _snapshot(name: str, *, local: bool) -> Path:
         local_files_only=local,
     )
     return Path(found)
+
+
+@contextmanager
+def _checked() -> Iterator[None]:
+    """A block in which huggingface_hub refuses answers of a server that would lead it out of the
+    cache: it makes paths of the commits and ETags that the server names, which could be "../x".
+    """
+    from huggingface_hub import HfApi, file_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repo_info, list_tree = HfApi.repo_info, HfApi.list_repo_tree
+    file_metadata = file_download.get_hf_file_metadata
+
+    def checked_info(*given: Any, **options: Any) -> Any:
+        info = repo_info(*given, **options)
+        _refuse_unless(_COMMIT, info.sha)
+        return info
+
+    def checked_tree(*given: Any, **options: Any) -> Iterator[Any]:
+        for entry in list_tree(*given, **options):
+            if lfs := getattr(entry, "lfs", None):
+                _refuse_unless("[0-9a-f]{64}", lfs.sha256)
+            yield entry
+
+    def checked_metadata(url: str, *given: Any, **options: Any) -> Any:
+        try:
+            found = file_metadata(url, *given, **options)
+        except EntryNotFoundError as error:  # whose commit would become a path
+            raise OSError(str(error)) from error
+        if f"/resolve/{found.commit_hash}/" not in url:
+            raise ValueError(f"the server gives {found.commit_hash!r} in place of {url}")
+        _refuse_unless(_PART, found.etag)
+        if found.xet_file_data is not None:
+            _refuse_unless("[0-9a-f]{64}", found.xet_file_data.file_hash)
+        return found
+
+    with (
+        _PATCHING,
+        patch.object(HfApi, "repo_info", checked_info),
+        patch.object(HfApi, "list_repo_tree", checked_tree),
+        patch.object(file_download, "get_hf_file_metadata", checked_metadata),
+    ):
+        yield
+
+
+def _refuse_unless(pattern: str, value: Any) -> None:
+    if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
+        raise ValueError(f"the server names {value!r}, which is neither a commit nor a checksum")
 
 
 def _check(folder: Path) -> None:
