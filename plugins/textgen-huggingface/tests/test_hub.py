@@ -267,7 +267,7 @@ for number, tables in enumerate(json.load(sys.stdin)):
 @pytest.mark.slow
 def test_an_odd_hub_is_no_fault_of_the_plugin(hub, python, tables, tmp_path):
     hub.damaged = "model.safetensors"
-    names = [*ODD, NAME]
+    names = [*ODD, NAME, f"{NAME}@{OUT}"]
     (tmp_path / "tables.json").write_text(json.dumps([tables(name) for name in names]))
     code = f"import sys; sys.stdin = open('tables.json')\n{RUNS}"
     done = python("-c", code)

@@ -14,7 +14,7 @@ from textgen import Address, Fault, PipelineError
 from textgen_huggingface.checksums import checksum
 
 _PART: Final = r"\w[\w.-]*"  # so that none is ".."
-_NAME: Final = rf"{_PART}/{_PART}(@[\w./-]+)?"
+_NAME: Final = rf"{_PART}/{_PART}(@{_PART}(/{_PART})*)?"
 # No pickled weights, no code, and weights in one form.
 _FILES: Final = ["*.json", "model*.safetensors"]
 _COMMIT: Final = "[0-9a-f]{40}"
