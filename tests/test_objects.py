@@ -9,6 +9,7 @@ import pytest
 import torch
 from components import Recorder, Utf8
 from networks import Recurrent
+from raising import raises
 from small_run import TEXT
 
 import textgen
@@ -200,15 +201,15 @@ def test_every_kind_of_component_may_be_an_object(tmp_path):
 def test_a_text_is_given_again_for_the_report_on_copies(tmp_path):
     train(tokenizer=Utf8(), output=tmp_path / "run")
     Path("text.txt").write_text(TEXT)  # in the current folder
-    for given, said in (
-        ({}, r"corpus\.type: no corpus is called 'object:text'; it was an object"),
-        ({"corpus": TEXT * 2}, "no longer the one that the model was trained on"),
-        ({"corpus": TEXT}, ""),
-        ({"corpus": {"type": "file", "path": "text.txt"}}, ""),
+    for given, error in (
+        ({}, textgen.PipelineError),
+        ({"corpus": TEXT * 2}, textgen.CorpusError),
+        ({"corpus": TEXT}, None),
+        ({"corpus": {"type": "file", "path": "text.txt"}}, None),
     ):
         generator = textgen.load(tmp_path / "run", tokenizer=Utf8(), **given)
-        if said:
-            with pytest.raises(textgen.TextgenError, match=said):
+        if error:
+            with pytest.raises(error):
                 generator.copy_finder()
         else:
             assert generator.copy_finder().report("Once 3 ravens").longest == 13
@@ -252,38 +253,34 @@ def test_a_tokenizer_without_an_incremental_decoder_streams_whole_characters():
 
 
 @pytest.mark.parametrize(
-    ("changes", "argument", "said"),
+    ("changes", "argument", "word"),
     [
-        ({"model": torch.nn.Linear}, "model", "is the class Linear itself, and must be an"),
-        ({"tokenizer": object()}, "tokenizer", "is of type object, which has no method 'fit'"),
-        (
-            {"corpus": __file__},
-            "corpus",
-            "this names a file; give Path.*test_objects.py.*read_text",
-        ),
-        ({"trainer": torch.optim.SGD(Net().parameters())}, "trainer", "no method 'train'"),
-        ({"model": "rmn"}, "model.type", r"no model is called 'rmn'; did you mean 'rnn'\?"),
-        ({"data": {"window": 5}}, "data.window", "unknown key; did you mean 'windows'"),
-        ({"threads": 0}, "threads", "must be >= 1, given 0"),
-        ({"corpus": 42}, "corpus", "expected a table"),
-        ({"corpus": ["a", 3]}, "corpus", "expected a table"),
-        ({"trainer": [SGD]}, "trainer", "expected a table"),
-        ({"sampler": [None]}, "sampler.0", "expected a table"),
+        ({"model": torch.nn.Linear}, "model", "Linear"),
+        ({"tokenizer": object()}, "tokenizer", "'fit'"),
+        ({"corpus": __file__}, "corpus", "read_text"),
+        ({"trainer": torch.optim.SGD(Net().parameters())}, "trainer", "'train'"),
+        ({"model": "rmn"}, "model.type", "'rnn'"),
+        ({"data": {"window": 5}}, "data.window", "'windows'"),
+        ({"threads": 0}, "threads", "1"),
+        ({"corpus": 42}, "corpus", "table"),
+        ({"corpus": ["a", 3]}, "corpus", "table"),
+        ({"trainer": [SGD]}, "trainer", "table"),
+        ({"sampler": [None]}, "sampler.0", "table"),
     ],
 )
-def test_what_cannot_be_a_component_is_an_error_before_any_work(changes, argument, said):
-    with pytest.raises(textgen.UsageError, match=said) as caught:
+def test_what_cannot_be_a_component_is_an_error_before_any_work(changes, argument, word):
+    with raises(textgen.UsageError, argument=argument) as caught:
         train(**changes)
-    assert caught.value.argument == argument
+    assert word in str(caught.value)
 
 
 def test_what_fails_in_an_object_is_shown_with_its_line():
     def failing(logits, history):
         raise ZeroDivisionError
 
-    said = r"sampler 'failing' failed: .*test_objects\.py:\d+"
-    with pytest.raises(textgen.ContractError, match=said):
+    with raises(textgen.ContractError, kind="sampler", component="failing") as caught:
         train(sampler=[failing])
+    assert "test_objects.py:" in caught.value.cause
 
 
 def test_text_that_a_tokenizer_loses_is_noticed(tmp_path):
@@ -291,7 +288,7 @@ def test_text_that_a_tokenizer_loses_is_noticed(tmp_path):
         def encode(self, text):
             return super().encode(text[:2500])
 
-    with pytest.warns(UserWarning, match=r"tokenizer 'stopping' .* loses \d\d% of the text"):
+    with pytest.warns(UserWarning):
         train(tokenizer=Stopping(), output=tmp_path / "run", **COUNTED)
     data = json.loads((tmp_path / "run/run.json").read_text())["data"]
     assert data["lost_share"] == pytest.approx(1 - 2500 / len(TEXT))

@@ -130,7 +130,7 @@ def test_another_vocabulary_is_refused(spoil):
     state = json.loads(json.dumps(BPE.to_dict()))
     assert BPE.from_dict(state).to_dict() == BPE.to_dict()
     spoil(state)
-    with pytest.raises(ValueError, match="expected byte-level merges"):
+    with pytest.raises(ValueError, match="merges"):
         BPE.from_dict(state)
 
 

@@ -82,7 +82,7 @@ def test_a_missing_file(file, name):
 
 def test_an_empty_file_is_refused(file, tiny_pipeline):
     file.touch()
-    with pytest.raises(CorpusError, match="empty"):
+    with pytest.raises(CorpusError):
         run(tiny_pipeline(corpus={"type": "file", "path": str(file)}))
 
 

@@ -99,8 +99,9 @@ def test_no_encoding_is_advised_for_damaged_utf8(tmp_path, data, offset):
     ],
 )
 def test_what_is_no_text_is_refused_by_name(tmp_path, data, what):
-    with pytest.raises(CorpusError, match=rf"book\.txt: it is {what}"):
+    with raises(CorpusError, path=tmp_path / "book.txt") as caught:
         read(tmp_path / "book.txt", data)
+    assert what in str(caught.value)
 
 
 def test_a_page_that_declares_its_encoding_is_believed_unless_it_is_utf8(tmp_path):
@@ -117,7 +118,7 @@ def test_a_page_that_declares_its_encoding_is_believed_unless_it_is_utf8(tmp_pat
 
 @pytest.mark.parametrize("codec", ["rot13", "hex", "base64", "zlib", "bz2", "idna", "undefined"])
 def test_a_page_cannot_choose_another_codec(tmp_path, codec):
-    with pytest.raises(CorpusError, match=r"not utf-8: byte 0xef .* probably cp1252"):
+    with pytest.raises(CorpusError, match="0xef"):
         read(tmp_path / "a.html", f"<meta charset='{codec}'><p>na\xefve caf\xe9".encode("cp1252"))
 
 

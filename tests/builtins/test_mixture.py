@@ -195,8 +195,8 @@ def fresh(run):
 @pytest.mark.parametrize(
     ("model", "fault"),
     [
-        ({"second": RNN}, "the trainer 'count' fits the model 'ngram', and the pipeline's is a"),
-        ({"first": NGRAM}, "trains by gradient, and the model has none; choose a trainer made for"),
+        ({"second": RNN}, "'count'"),
+        ({"first": NGRAM}, "gradient"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(model, fault, tmp_path):

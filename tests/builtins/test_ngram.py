@@ -89,7 +89,7 @@ TOKENS = np.random.default_rng(7).integers(0, 11, 3000) // np.array([1, 2, 3] * 
 
 def test_an_ngram_without_the_one_that_it_ends_in_is_refused():
     tensors = {"keys": [1, 11], "counts": [1, 1], "sizes": [1, 1, 0]}  # "0 0", and no 0
-    with pytest.raises(ValueError, match="without the shorter one that it ends in"):
+    with pytest.raises(ValueError, match="shorter"):
         NgramModel(3, 11).load_tensors({name: np.array(ids) for name, ids in tensors.items()})
 
 
@@ -114,7 +114,7 @@ def test_of_a_long_text_a_sample_from_beginning_to_end_is_counted_and_said():
     sample = np.concatenate([tokens[start : start + 10] for start in starts])
     expected = count([*sample, *[0] * 71], 5, 2).tensors()["counts"].tolist()
     trainer = make("trainer", "count", context(), max_tokens=640)
-    with pytest.warns(UserWarning, match="640 of the 5,760 tokens .* max_tokens of the trainer"):
+    with pytest.warns(UserWarning, match="640 of the 5,760 tokens"):
         model = count(tokens, 5, 2, trainer=trainer)
     assert model.tensors()["counts"].tolist() == expected
     count(tokens, 5, 2)  # without a warning

@@ -174,22 +174,22 @@ def test_a_long_text_may_be_read_in_parts_of_any_size(cache_tokens):
 def test_a_state_of_another_model_is_refused(name, change):
     decoder = model(cache_tokens=30).decoder(1)
     state = decoder.read_state()
-    with pytest.raises(ValueError, match=f"{name}.* must be"):
+    with pytest.raises(ValueError, match=name):
         decoder.write_state(state | {name: change(state[name])})
 
 
 @pytest.mark.parametrize(
     ("name", "change", "cause"),
     [
-        ("counts", lambda array: array[1:], "not those of the n-grams"),
-        ("sizes", lambda array: np.array([0, array.sum()]), "not those of the n-grams"),
-        ("sizes", lambda array: np.append(array, 0), "of these counts is 5, and not 4"),
-        ("keys", lambda array: array[[1, 0, *range(2, len(array))]], "not those of the n-grams"),
-        ("keys", lambda array: np.append(array[:-1], 10**9), "not those of the n-grams"),
-        ("counts", lambda array: 0 * array, "not those of the n-grams"),
-        ("words.0.contexts", lambda array: array[::-1], "not those of the words"),
-        ("words.0.counts", lambda array: 0 * array, "not those of the words"),
-        ("gate.bias", lambda array: array[1:], "the weights are"),
+        ("counts", lambda array: array[1:], "n-grams"),
+        ("sizes", lambda array: np.array([0, array.sum()]), "n-grams"),
+        ("sizes", lambda array: np.append(array, 0), "5, and not 4"),
+        ("keys", lambda array: array[[1, 0, *range(2, len(array))]], "n-grams"),
+        ("keys", lambda array: np.append(array[:-1], 10**9), "n-grams"),
+        ("counts", lambda array: 0 * array, "n-grams"),
+        ("words.0.contexts", lambda array: array[::-1], "words"),
+        ("words.0.counts", lambda array: 0 * array, "words"),
+        ("gate.bias", lambda array: array[1:], "weights"),
     ],
 )
 def test_weights_of_another_model_and_counts_that_contradict_each_other_are_refused(

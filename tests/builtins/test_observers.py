@@ -64,7 +64,7 @@ def test_the_time_left_is_that_of_the_steps(monkeypatch):
 
 
 def test_an_observer_that_writes_files_asks_for_a_run_directory():
-    with pytest.raises(ValueError, match="no run directory"):
+    with pytest.raises(ValueError, match="run directory"):
         make("observer", "metrics", context())
 
 

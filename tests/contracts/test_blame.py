@@ -210,7 +210,7 @@ def test_ids_that_their_dtype_cannot_hold_are_refused(tiny_pipeline):
 
 @pytest.mark.filterwarnings("ignore:.*outside the vocabulary")  # an id of 256 becomes 0
 def test_a_text_that_comes_back_with_other_letters_is_warned_of(tiny_pipeline):
-    with pytest.warns(textgen.PluginWarning, match=r"tokenizer 'odd' of .* decode to letters"):
+    with pytest.warns(textgen.PluginWarning, match="tokenizer 'odd'"):
         run_odd(tiny_pipeline(text=letters(300) * 3), tokenizer=wrapping(np.int64))
 
 
@@ -240,8 +240,9 @@ def test_weights_that_are_no_numbers_name_their_trainer(tiny_pipeline):
         yield StepDone(step=1, steps=2, epoch=1, loss=2.0, tokens=10)
         yield Evaluated(step=1, epoch=1, training_loss=2.0)
 
-    with pytest.raises(textgen.TrainingError, match=r"NaN.* after step 1 of .*trainer 'odd'"):
+    with raises(textgen.TrainingError, step=1) as caught:
         run_odd(tiny_pipeline(), trainer=broken(trainer(train=train)))
+    assert "trainer 'odd'" in str(caught.value)
 
 
 def test_a_corpus_that_draws_another_text_each_time_is_named(tiny_pipeline):
@@ -325,9 +326,8 @@ def test_what_fails_in_a_sample_costs_no_training(tiny_pipeline):
         return {}["late"] if history.lengths.max() > 5 else logits
 
     tables, parts = tiny_pipeline(observers=True), {"sampler": broken(failing)}
-    said = r"observer 'samples' .* is left out.*: sampler 'odd' failed: KeyError: 'late' \("
     with (
-        pytest.warns(textgen.PluginWarning, match=said) as warned,
+        pytest.warns(textgen.PluginWarning, match="sampler 'odd'") as warned,
         raises(textgen.ContractError, kind="sampler", component="odd"),
     ):
         run_odd(tables, **parts)

@@ -134,7 +134,7 @@ def test_a_corpus_that_is_only_read_is_closed():
 
 def test_what_fails_to_close_is_a_warning_and_the_others_are_closed(tables):
     closings = Closings("model", "observer")
-    with pytest.warns(textgen.PluginWarning, match="failed in close: OSError") as warned:
+    with pytest.warns(textgen.PluginWarning) as warned:
         closings.engine.run(tables).generator.close()
     closings.check()
     assert {str(each.message).partition(" ")[0] for each in warned} == {"model", "observer"}

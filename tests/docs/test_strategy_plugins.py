@@ -58,7 +58,7 @@ def test_an_amateur_is_avoided(tmp_path):
     counted["corpus"] = "the ferry had left. " * 60
     engine.train(model="ngram", **counted).save(tmp_path / "other")
     size = generator.tokenizer.vocab_size
-    with pytest.raises(UsageError, match=rf"amateur: .*vocabulary, of 12 tokens.* has {size}"):
+    with pytest.raises(UsageError, match=rf"12 tokens.* {size}"):
         generator.generate("ab", amateur=str(tmp_path / "other"))
     (tmp_path / "other").rename(tmp_path / "run")
     named = ("two_runs:contrast", engine.plugins(), [f"contrast.amateur={tmp_path / 'run'}"])

@@ -122,7 +122,7 @@ def test_a_corpus_that_is_a_device_is_read_by_nothing(stranger, monkeypatch):
     monkeypatch.setenv("TEXTGEN_CACHE_DIR", str(stranger / "no-tokens"))
     pipeline = stranger / "run/pipeline.toml"
     pipeline.write_text(re.sub('path = ".*"', 'path = "/dev/zero"', pipeline.read_text(), count=1))
-    with pytest.warns(UserWarning, match="was changed since the run was made"):
+    with pytest.warns(UserWarning):
         generator = textgen.load(stranger / "run")
     with generator:
         assert generator.generate("the ", max_new_tokens=3).text

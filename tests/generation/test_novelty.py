@@ -142,7 +142,7 @@ def test_distinct_texts_are_new_and_come_again_by_their_index(copier):
 
 def test_where_there_are_no_more_texts_fewer_come(copier):
     options = {"n": 1000, "distinct": True, "max_new_tokens": 1, "stop": "a"}
-    with pytest.warns(UserWarning, match="none of 100 more texts is distinct"):
+    with pytest.warns(UserWarning):
         made = [str(each) for each in copier.generator.generate_many(["El", "An"], **options)]
     assert 1 < len(set(made)) == len(made) < 100
     late = copier.generator.generate_many([""], n=3, distinct=True, time_limit=0)

@@ -102,7 +102,7 @@ def test_logits_are_those_that_log_probabilities_come_from(generator):
     assert np.array_equal(logits, generator.logits(ids)[-9:])
     first = generator.generate("the clock", max_new_tokens=1, temperature=0)
     assert first.tokens[0] == logits[-1].argmax()
-    with pytest.raises(UsageError, match="empty"):
+    with pytest.raises(UsageError):
         generator.logits("")
 
 

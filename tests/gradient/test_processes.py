@@ -245,9 +245,9 @@ def test_the_place_is_read_from_the_environment():
     ("said", "kind", "told"),
     [
         (torch.OutOfMemoryError("CUDA out of memory."), DeviceError, "^out of memory"),
-        (RuntimeError("Duplicate GPU detected"), ProcessesError, "process 0 .* Duplicate GPU"),
+        (RuntimeError("Duplicate GPU detected"), ProcessesError, "process 0 "),
         (RuntimeError("[tcp/pair.cc:538] Connection closed by peer"), ProcessesError, "^another"),
-        (RuntimeError("Timed out waiting 120000ms for recv"), ProcessesError, "^another process"),
+        (RuntimeError("Timed out waiting 120000ms for recv"), ProcessesError, "^another"),
     ],
 )
 def test_only_a_process_that_is_lost_is_reported_as_lost(

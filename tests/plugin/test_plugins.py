@@ -130,8 +130,9 @@ def test_no_plugin_takes_the_place_of_another():
     plugins = PluginSet()
     plugins.register(corpus("first"), "notebook")
     for name in ("notebook", "another"):
-        with pytest.raises(textgen.PluginError, match=r"'notebook' .* offers the corpus 'fixed'"):
+        with pytest.raises(textgen.PluginError, match="'fixed'") as caught:
             plugins.register(corpus("second"), name)
+        assert caught.value.plugin.name == name
     assert text_of(plugins) == "first"
     assert [offer.qualified_name for offer in plugins.offers()] == ["unpackaged:fixed"]
 
@@ -213,7 +214,7 @@ def test_of_two_plugins_neither_gets_an_option_that_the_chain_lacks(tiny_pipelin
 def test_hooks_of_a_newer_textgen_are_left_out_alone():
     offered = sampler()
     for options, said in (
-        ({}, "is used without one: there is no hook 'textgen_exporters'"),
+        ({}, "'textgen_exporters'"),
         ({"optionalhook": True}, ""),
     ):
         offered.textgen_exporters = hook([], **options)

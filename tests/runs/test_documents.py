@@ -232,7 +232,7 @@ def test_empty_documents_are_left_out():
 
 def test_many_unknown_tokens_are_a_warning():
     text = "".join(chr(0x4E00 + n) + "abcabc" for n in range(300))
-    with pytest.warns(UserWarning, match="14% of the tokens stand for text outside the vocabulary"):
+    with pytest.warns(UserWarning, match="14%"):
         train(text, tokenizer={"type": "char", "min_frequency": 2})
 
 

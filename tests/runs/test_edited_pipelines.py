@@ -59,7 +59,7 @@ def test_what_no_longer_describes_the_weights_is_an_error(edited, key, value):
 
 def test_a_training_that_is_to_go_on_may_be_edited_in(edited):
     run = edited({"trainer.length": "3 epochs"})
-    with pytest.warns(UserWarning, match="was changed since the run was made"):
+    with pytest.warns(UserWarning):
         textgen.load(run)
     assert textgen.run(run / "pipeline.toml").outcome == "resumed"
     textgen.load(run)

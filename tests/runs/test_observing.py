@@ -127,13 +127,10 @@ def test_another_answer_is_a_fault_of_the_observer(tiny_pipeline):
     def wrong(event):
         return Stop  # the class
 
-    said = r"observe must return None or a textgen\.events\.Stop, and returned <class"
-    with pytest.raises(TypeError, match=said):
+    with pytest.raises(TypeError):
         textgen.run(tiny_pipeline(), observers=[wrong])
     engine = engine_of(observer=lambda context: types.SimpleNamespace(observe=wrong))
-    with pytest.warns(
-        textgen.PluginWarning, match="is left out: TypeError: observe must return None"
-    ):
+    with pytest.warns(textgen.PluginWarning, match="TypeError"):
         run = engine.run(tiny_pipeline(observer=[{"type": "odd"}]))
     assert "stopped" not in record_of(run.path)
 

@@ -8,6 +8,7 @@ import json
 import attrs
 import numpy as np
 import pytest
+from raising import raises
 from safetensors.numpy import load, save
 from sealing import seal
 from small_run import record_of
@@ -94,7 +95,7 @@ def test_a_state_that_is_not_of_the_trainer_is_an_error_of_its_file(unfinished, 
     state, arrays = json.loads(path.read_bytes()), load(other.read_bytes())
 
     def is_refused():
-        with pytest.raises(textgen.CorruptFileError, match="its trainer refuses it") as caught:
+        with pytest.raises(textgen.CorruptFileError) as caught:
             textgen.run(unfinished / "pipeline.toml")
         assert caught.value.path == path
         assert "`overwrite`" in caught.value.advice
@@ -119,7 +120,7 @@ def test_a_vocabulary_of_another_structure_is_named(finished):
         *({}, {**good, "type": "bpe"}, {**good, "extra": 1}),
     ):
         write(path, finished, state)
-        with pytest.raises(textgen.CorruptFileError, match=r"tokenizer\.json"):
+        with raises(textgen.CorruptFileError, path=path):
             textgen.load(finished)
 
 
@@ -158,11 +159,11 @@ def test_a_saved_state_of_another_structure_is_named(generator, tmp_path):
 
     for key in values:
         save(json.dumps(changed(values, key, 5.5)).encode())
-        with pytest.raises(textgen.CorruptFileError, match=f"state: .*{key}"):
+        with pytest.raises(textgen.CorruptFileError, match=key):
             textgen.GenerationState.load(tmp_path / "state")
     for how in ("nested deeply", "a huge integer", "no object", "not UTF-8"):
         save(DAMAGE[how](b""))
-        with pytest.raises(textgen.CorruptFileError, match="state"):
+        with raises(textgen.CorruptFileError, path=tmp_path / "state"):
             textgen.GenerationState.load(tmp_path / "state")
 
 
@@ -170,14 +171,13 @@ def test_a_lock_owner_of_another_structure_names_nobody(unfinished):
     with RunDirectory(unfinished).locked():
         for text in ("{}", "[5]", "[" * 100_000, ""):
             (unfinished / ".lock-owner.json").write_text(text)
-            with pytest.raises(textgen.RunLockedError, match="in use by another run") as caught:
+            with raises(textgen.RunLockedError, pid=None):
                 textgen.Engine().finish(unfinished)
-            assert caught.value.pid is None
 
 
 @pytest.mark.parametrize("version", [0, 99, "1", None])
 def test_another_format_is_named(unfinished, version):
     record = {**record_of(unfinished), "format_version": version}
     write(unfinished / "run.json", unfinished, record)
-    with pytest.raises(textgen.RunError, match=r"run\.json: its format version is .* reads 1"):
+    with raises(textgen.RunError, path=unfinished / "run.json"):
         textgen.load(unfinished)

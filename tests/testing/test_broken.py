@@ -163,13 +163,13 @@ def test_an_exception_is_said_with_the_line_that_raised_it():
 @pytest.mark.parametrize(
     ("source", "time_limit", "seen"),
     [
-        ("import torch, numpy\n", 60, "importing imported loads torch and numpy"),
-        ("raise RuntimeError('not today')\n", 60, "RuntimeError: not today"),
-        ("print('hello')\n", 60, r"importing imported wrote 'hello\\n' to stdout"),
-        ("import random\nrandom.seed(1)\n", 60, "importing it changes the random state"),
-        ("import threading\nthreading.Timer(0.3, print).start()\n", 60, "changes the threads"),
+        ("import torch, numpy\n", 60, "torch and numpy"),
+        ("raise RuntimeError('not today')\n", 60, "not today"),
+        ("print('hello')\n", 60, "stdout"),
+        ("import random\nrandom.seed(1)\n", 60, "random state"),
+        ("import threading\nthreading.Timer(0.3, print).start()\n", 60, "threads"),
         ("import os\nos.getpid = None\n", 60, "changes what textgen and Python hold"),
-        ("while True:\n    pass\n", 0.3, r"importing imported had not ended after 0\.3 s"),
+        ("while True:\n    pass\n", 0.3, "0.3 s"),
     ],
 )
 def test_an_import_is_tried_in_a_fresh_interpreter(tmp_path, monkeypatch, source, time_limit, seen):
@@ -184,8 +184,9 @@ def test_an_import_is_tried_in_a_fresh_interpreter(tmp_path, monkeypatch, source
         checked = threads.submit(
             testing.check, "sampler", GOOD["sampler"], plugin="imported", time_limit=time_limit
         )
-    with pytest.raises(ContractFailure, match=seen) as caught:
+    with pytest.raises(ContractFailure) as caught:
         checked.result()
+    assert seen in caught.value.seen
     assert caught.value.statement.anchor == "component-import"
 
 
@@ -200,8 +201,9 @@ def test_a_vocabulary_in_the_order_of_a_set_is_caught(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     (component,) = import_module("unsorted").textgen_tokenizers()
-    with pytest.raises(ContractFailure, match="differs in another process"):
+    with pytest.raises(ContractFailure) as caught:
         testing.check("tokenizer", component, plugin="unsorted")
+    assert caught.value.statement.anchor == "tokenizer-deterministic"
 
 
 def test_a_command_that_loads_numpy_when_it_is_built_is_caught(tmp_path, monkeypatch):
@@ -213,8 +215,8 @@ def test_a_command_that_loads_numpy_when_it_is_built_is_caught(tmp_path, monkeyp
         " Component('a-light', NoOptions, light)]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(
-        ContractFailure, match=r"(?s)'heavy' of .*building 'heavy' loads numpy"
-    ) as caught:
+    with pytest.raises(ContractFailure) as caught:
         testing.check_plugin("heavy_command")
     assert caught.value.statement.anchor == "component-import"
+    assert "'heavy'" in caught.value.component
+    assert "numpy" in caught.value.seen

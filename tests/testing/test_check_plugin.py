@@ -28,8 +28,8 @@ def test_check_plugin_checks_all_that_is_not_left_out(tmp_path, monkeypatch):
 
     assert checked(leave_out=["needy"]) == {"'halve'", "'watch'"}
     assert checked(options={"needy": {"size": 3}}) == {"'halve'", "'watch'", "'needy'"}
-    no_such = "'neady', and no component is called so; did you mean 'needy'"
-    unchecked = r"'needy' of plugin_of_three was not checked: .* needy\.size\. .*leave_out=\["
+    no_such = "'neady', .*; did you mean 'needy'"
+    unchecked = r"needy\.size\. .*leave_out=\["
     for error, arguments, said in (
         (UsageError, {}, unchecked),
         (UsageError, {"options": {"neady": {"size": 3}}}, no_such),
@@ -37,7 +37,7 @@ def test_check_plugin_checks_all_that_is_not_left_out(tmp_path, monkeypatch):
         (
             PipelineError,
             {"options": {"needy": {"sise": 3}}},
-            r"(?s)'needy' of plugin_of_three: 2 faults\n.*sise: unknown key; did you mean",
+            "(?s)2 faults\n.*sise: ",
         ),
     ):
         with pytest.raises(error, match=said):
@@ -45,11 +45,11 @@ def test_check_plugin_checks_all_that_is_not_left_out(tmp_path, monkeypatch):
 
 
 def test_check_plugin_refuses_what_is_none():
-    with pytest.raises(PluginError, match="hookimpl"):
+    with pytest.raises(PluginError):
         testing.check_plugin(type("Unmarked", (), {"textgen_samplers": staticmethod(list)}))
     with pytest.raises(UsageError):
         testing.check_plugin(plugin_of(sampler=[]))
-    with pytest.raises(UsageError, match=r"'samplers'; did you mean 'sampler'"):
+    with pytest.raises(UsageError, match="did you mean 'sampler'"):
         testing.check("samplers", offered(Tokenizer))
 
 
@@ -68,8 +68,8 @@ def but(base, **changes):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("tokenizer", "it takes no corpus that is known here: not here; not here"),
-        ("trainer", "it trains no model that is known here: not here; not here"),
+        ("tokenizer", "corpus"),
+        ("trainer", "model"),
     ],
 )
 def test_check_plugin_says_what_has_no_counterpart(kind, said):
@@ -79,7 +79,7 @@ def test_check_plugin_says_what_has_no_counterpart(kind, said):
         "model": [GOOD["model"]],
         "trainer": but(Trainer, train=refuse),
     }
-    with pytest.raises(UsageError, match=f"was not checked: {said}"):
+    with pytest.raises(UsageError, match=f"not checked: .*no {said} "):
         check_alone(kind, **parts)
 
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_built_or_read_here_was_not_checked():
         ("corpus", Corpus, CorpusError("gone")),
         ("observer", Observer, UsageError("gone")),
     ):
-        with pytest.raises(UsageError, match=r"was not checked: .*gone"):
+        with pytest.raises(UsageError, match="gone"):
             check_alone(kind, **{kind: but(base, __init__=raising(error))})
 
 
@@ -210,7 +210,7 @@ def test_a_corpus_a_tokenizer_or_a_run_make_a_component_checkable(tmp_path):
         "Z": {"model": {"start": str(tmp_path / "run")}},
         "merges": {"tokenizer": {"type": "bpe"}},
     }.items():
-        with pytest.raises(UsageError, match=f"not checked: .*no {part} in this"):
+        with pytest.raises(UsageError, match=f"no {part} "):
             testing.check("trainer", needing(part), plugin=LIGHT)
         outcomes = testing.check("trainer", needing(part), plugin=LIGHT, pipeline=pipeline)
         assert {outcome.status for outcome in outcomes} == {"ok"}
