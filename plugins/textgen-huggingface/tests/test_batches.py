@@ -118,7 +118,7 @@ def test_a_row_that_joins_before_it_was_fed_begins_as_it_does_alone(run, monkeyp
 def test_the_state_of_a_row_has_no_padding(run):
     together = Rows(run, tokens(2, 9))
     together.join(Rows(run, tokens(1, 4)))
-    with pytest.raises(ValueError, match=r"different lengths \[9, 9, 4\]"):
+    with pytest.raises(ValueError, match=r"\[9, 9, 4\]"):
         together.decoder.read_state()
     alone = decoder(run)
     alone.extend(tokens(1, 4))

@@ -66,8 +66,9 @@ def test_the_fingerprint_has_the_files_that_an_index_names(folder, tables, tmp_p
     textgen.load(made.path, device="cpu").close()
     weights = {name: array * -3 for name, array in load_file(folder / "w1.safetensors").items()}
     save_file(weights, folder / "w1.safetensors", {"format": "pt"})
-    with pytest.raises(textgen.TextgenError, match="they adapt another model than is in"):
+    with pytest.raises(textgen.ContractError) as caught:
         textgen.load(made.path, device="cpu")
+    assert str(folder) in caught.value.cause
     with pytest.raises(textgen.RunMismatchError):
         textgen.run(adapting, output=tmp_path / "run")
 
@@ -105,18 +106,21 @@ def test_the_layers_of_an_adapter_are_those_of_its_weights(folder, tables, tmp_p
     for odd in ({"rank_pattern": {EXPRESSION: 2}}, {"layer_replication": [[0, 10**6]]}):
         kept = (place / "adapter_config.json").read_text()
         change(place / "adapter_config.json", **odd)
-        with pytest.raises(textgen.PipelineError, match=r"model\.adapter"):
+        with pytest.raises(textgen.PipelineError) as caught:
             textgen.run(tables(adapter=str(place)), output=tmp_path / "odd")
+        assert caught.value.argument == "model.adapter"
         (place / "adapter_config.json").write_text(kept)
 
 
 def test_more_layers_than_weights_are_refused(folder, tables, tmp_path):
     made = textgen.run({**tables(), "observer": []}, output=tmp_path / "run").path
     change(folder / "config.json", n_layer=100)
-    with pytest.raises(textgen.PipelineError, match="n_layer = 100"):
-        textgen.run(tables(), output=tmp_path / "other")
-    with pytest.raises(textgen.PipelineError, match="n_layer = 100"):
-        textgen.load(made, device="cpu")
+    for use in (
+        lambda: textgen.run(tables(), output=tmp_path / "other"),
+        lambda: textgen.load(made, device="cpu"),
+    ):
+        with pytest.raises(textgen.PipelineError, match="n_layer = 100"):
+            use()
 
 
 @pytest.mark.filterwarnings("ignore:.*was changed since the run was made")
@@ -142,8 +146,9 @@ def test_what_is_no_file_of_the_folder_is_refused(kind, name, folder, tables, tm
     else:
         target = tmp_path / "elsewhere" if kind == "link" else "/dev/zero"
         (folder / name).symlink_to(target)
-    with pytest.raises(textgen.PipelineError, match=name):
+    with pytest.raises(textgen.PipelineError) as caught:
         textgen.run(tables(), output=tmp_path / "run")
+    assert name in str(caught.value)
 
 
 def test_a_snapshot_of_the_cache_of_the_hub_is_a_folder(folder, tables, tmp_path):

@@ -211,11 +211,13 @@ def test_a_missing_base_is_named_and_another_is_refused(adapting, base, tmp_path
     made = textgen.run(adapting | {"model": model, "trainer": trainer}, output=tmp_path / "run")
     config = json.loads((place / "config.json").read_text())
     (place / "config.json").write_text(json.dumps(config | {"bos_token_id": 3}))
-    with pytest.raises(textgen.TextgenError, match="they adapt another model than is in"):
+    with pytest.raises(textgen.ContractError) as caught:
         textgen.load(made.path, device="cpu")
+    assert str(place) in caught.value.cause
     shutil.rmtree(place)
-    with pytest.raises(textgen.PipelineError, match=f"there is no {place}"):
+    with pytest.raises(textgen.PipelineError) as caught:
         textgen.load(made.path, device="cpu")
+    assert caught.value.argument == "model.path"
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft asks for it
@@ -253,14 +255,17 @@ def test_an_adapter_is_added_to_the_weights_and_another_is_refused(
     with weights.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x01")
-    with pytest.raises(textgen.TextgenError, match="they adapt another model than is in"):
+    with pytest.raises(textgen.ContractError) as caught:
         textgen.load(made.path, device="cpu")
+    assert str(place) in caught.value.cause
     weights.unlink()
-    with pytest.raises(textgen.PipelineError, match="it has no adapter_model"):
+    with pytest.raises(textgen.PipelineError) as caught:
         textgen.load(made.path, device="cpu")
+    assert caught.value.argument == "model.adapter"
     shutil.rmtree(place)
-    with pytest.raises(textgen.PipelineError, match=f"model.adapter: there is no {place}"):
+    with pytest.raises(textgen.PipelineError) as caught:
         textgen.load(made.path, device="cpu")
+    assert caught.value.argument == "model.adapter"
     assert textgen.load(whole.path, device="cpu").score(TEXT).tokens  # which has all its weights
 
 
@@ -292,14 +297,11 @@ def test_a_base_of_a_package_is_found_where_that_is_installed_now(
 
 
 def test_wrong_options_are_named(adapting):
-    for lora, said in (
-        ({"targets": ["nothing"]}, "model.lora.targets"),
-        ({"targets": ["lm_head"]}, "model.lora.targets"),
-        ({"rank": 0}, "model.lora.rank"),
-    ):
+    for lora in ({"targets": ["nothing"]}, {"targets": ["lm_head"]}, {"rank": 0}):
         model = {**adapting["model"], "lora": lora}
-        with pytest.raises(textgen.PipelineError, match=said):
+        with pytest.raises(textgen.PipelineError) as caught:
             textgen.run(adapting | {"model": model}, output=Path("never"))
+        assert caught.value.argument == f"model.lora.{next(iter(lora))}"
 
 
 def test_an_adapted_model_keeps_its_contract(adapting):

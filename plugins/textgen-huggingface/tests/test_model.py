@@ -283,7 +283,7 @@ def test_a_folder_is_loaded_trained_on_and_no_longer_needed(folder, quoting, tmp
     assert again.tokens == made.generations[0].tokens
     edited = (made.path / "pipeline.toml").read_text().replace("seed = 1", "seed = 2", 1)
     (made.path / "pipeline.toml").write_text(edited)
-    with pytest.warns(UserWarning, match="was changed since"):
+    with pytest.warns(UserWarning, match="changed"):
         assert textgen.load(made.path, device="cpu").generate("", max_new_tokens=4).tokens
     assert reopened(made.path).config.vocab_size == 320
 
@@ -297,7 +297,7 @@ def test_a_config_beside_the_pipeline_is_not_the_models(quoting, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (shutil.rmtree, "model.path: there is no folder"),
+        (shutil.rmtree, "there is no folder"),
         (lambda path: (path / "config.json").unlink(), "has no config.json"),
         (lambda path: (path / "config.json").write_text("{"), "is not valid JSON"),
         (
@@ -311,8 +311,10 @@ def test_a_folder_that_is_no_model_is_refused(quoting, tmp_path, spoil, said):
     path = Path(quoting["model"]["path"])
     quoting["tokenizer"]["path"] = shutil.copy(path / "tokenizer.json", tmp_path)
     spoil(path)
-    with pytest.raises(PipelineError, match=said):
+    with pytest.raises(PipelineError) as caught:
         textgen.run(quoting, output=tmp_path / "run")
+    assert caught.value.argument == "model.path"
+    assert said in str(caught.value)
 
 
 def test_a_folder_that_lacks_weights_is_refused_and_none_are_made_up(quoting, tmp_path):
@@ -327,8 +329,10 @@ def test_a_folder_that_lacks_weights_is_refused_and_none_are_made_up(quoting, tm
         metadata={"format": "pt"},
     )
     before = torch.get_rng_state()
-    with pytest.raises(PipelineError, match=f"model.path: .* its weights lack {name}"):
+    with pytest.raises(PipelineError) as caught:
         textgen.run(quoting, output=tmp_path / "run")
+    assert caught.value.argument == "model.path"
+    assert name in str(caught.value)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -355,11 +359,12 @@ def test_a_folder_counts_by_what_is_in_it_and_not_by_its_place(quoting, tmp_path
     textgen.run(quoting, output=tmp_path / "run")
     first, second = Path(quoting["model"]["path"]), tmp_path / "moved"
     first.rename(second)
-    with pytest.raises(PipelineError, match=r"model.path: there is no folder .*original"):
+    with pytest.raises(PipelineError) as caught:
         textgen.run(
             quoting | {"tokenizer": {**quoting["tokenizer"], "path": str(second)}},
             output=tmp_path / "run",
         )
+    assert caught.value.argument == "model.path"
     quoting["model"]["path"] = quoting["tokenizer"]["path"] = str(second)
     assert textgen.run(quoting, output=tmp_path / "run").outcome == "skipped"
     tensors = load_file(second / "model.safetensors")
@@ -368,44 +373,45 @@ def test_a_folder_counts_by_what_is_in_it_and_not_by_its_place(quoting, tmp_path
         second / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(textgen.RunMismatchError, match=r"model.files.model.safetensors: "):
+    with pytest.raises(textgen.RunMismatchError) as caught:
         textgen.run(quoting, output=tmp_path / "run")
+    assert {each.key for each in caught.value.differences} == {"model.files.model.safetensors"}
     save_file(tensors, second / "model.safetensors", metadata={"format": "pt"})
     (second / "tokenizer.json").write_text((second / "tokenizer.json").read_text() + " ")
-    with pytest.raises(textgen.RunMismatchError, match=r"tokenizer\.files\."):
+    with pytest.raises(textgen.RunMismatchError) as caught:
         textgen.run(quoting, output=tmp_path / "run")
+    assert all(each.key.startswith("tokenizer.files.") for each in caught.value.differences)
 
 
 def test_a_tokenizer_of_another_model_is_refused(quoting, tmp_path):
     quoting["tokenizer"] = {"type": "bpe", "vocab_size": 400}
-    with pytest.raises(PipelineError, match=r"knows 320 tokens, and the tokenizer has 3.."):
+    with pytest.raises(PipelineError, match="320 tokens"):
         textgen.run(quoting, output=tmp_path / "run")
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "argument", "said"),
     [
-        (
-            {"architecture": "gtp2"},
-            r"model.architecture: no causal language model.*did you mean 'gpt2'",
-        ),
-        ({"config": {"n_layrs": 2}}, r"model.config.n_layrs: unknown key.*did you mean 'n_layer'"),
-        ({"config": {"vocab_size": 9}}, "model.config.vocab_size: comes from the tokenizer"),
-        ({"config": {"n_embd": 33, "n_head": 2}}, "model.config: transformers refuses it"),
-        ({"config": {"n_layer": "two"}}, "model.config: transformers refuses it"),
-        ({"architecture": None}, "give either architecture"),
-        ({"path": "somewhere"}, "give either architecture"),
-        ({"dropout": 1.0}, "model.dropout"),
+        ({"architecture": "gtp2"}, "model.architecture", "did you mean 'gpt2'"),
+        ({"config": {"n_layrs": 2}}, "model.config.n_layrs", "did you mean 'n_layer'"),
+        ({"config": {"vocab_size": 9}}, "model.config.vocab_size", ""),
+        ({"config": {"n_embd": 33, "n_head": 2}}, "model.config", "transformers refuses it"),
+        ({"config": {"n_layer": "two"}}, "model.config", "transformers refuses it"),
+        ({"architecture": None}, "model", "architecture"),
+        ({"path": "somewhere"}, "model", "architecture"),
+        ({"dropout": 1.0}, "model.dropout", ""),
     ],
 )
-def test_a_wrong_option_is_named(make_pipeline, tmp_path, model, said):
-    with pytest.raises(PipelineError, match=said):
+def test_a_wrong_option_is_named(make_pipeline, tmp_path, model, argument, said):
+    with pytest.raises(PipelineError) as caught:
         textgen.run(make_pipeline(**model), output=tmp_path / "run")
+    assert caught.value.argument == argument
+    assert said in str(caught.value)
 
 
 def test_a_window_longer_than_the_context_is_refused(make_pipeline, tmp_path):
     pipeline = make_pipeline() | {"data": {"window_length": CONTEXT + 1}}
-    with pytest.raises(textgen.UsageError, match=r"25 tokens .* context of 24"):
+    with pytest.raises(textgen.UsageError, match="25 tokens"):
         textgen.run(pipeline, output=tmp_path / "run")
 
 
@@ -416,8 +422,9 @@ def test_a_model_that_looks_at_later_tokens_is_refused(make_pipeline, tmp_path):
         "num_attention_heads": 2,
         "intermediate_size": 16,
     }
-    with pytest.raises(textgen.ContractError, match="later tokens"):
+    with pytest.raises(textgen.ContractError) as caught:
         textgen.run(make_pipeline("bert", config=config), output=tmp_path / "run")
+    assert caught.value.kind == "model"
 
 
 def test_weights_of_another_shape_are_refused(run):

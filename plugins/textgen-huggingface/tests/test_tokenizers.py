@@ -133,11 +133,12 @@ def test_special_tokens_are_no_text_and_none_is_added(saved, tmp_path):
 
 
 def test_a_missing_or_broken_file_is_refused(tmp_path):
-    with pytest.raises(PipelineError, match=r"tokenizer.path: there is no .*nothing is fetched"):
-        loaded(tmp_path / "gpt2")
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(PipelineError, match="cannot be read"):
-        loaded(tmp_path)
+    for path in (tmp_path / "gpt2", tmp_path):
+        with pytest.raises(PipelineError) as caught:
+            loaded(path)
+        assert caught.value.argument == "tokenizer.path"
+        assert str(path) in str(caught.value)
 
 
 def test_an_id_beyond_any_vocabulary_is_refused_where_it_is_read(saved, folder, tmp_path):
@@ -148,7 +149,7 @@ def test_an_id_beyond_any_vocabulary_is_refused_where_it_is_read(saved, folder, 
         loaded(tmp_path)
     with pytest.raises(ValueError, match="4,194,304"):
         folder.from_dict(state)
-    with pytest.raises(ValueError, match="at line 1"):  # what the library says
+    with pytest.raises(ValueError, match="line 1"):  # what the library says
         folder.from_dict({})
 
 
@@ -156,16 +157,17 @@ def test_tokenizers_that_do_not_give_a_text_back_are_refused(saved, tmp_path):
     words = tokenizers.Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
     words.decoder = decoders.WordPiece()
     words.save(str(tmp_path / "words.json"))
-    with pytest.raises(PipelineError, match="back for 'a b'"):
+    with pytest.raises(PipelineError, match="'a b'"):
         loaded(tmp_path / "words.json")
     words.model = models.WordLevel({"a": 0}, unk_token="[UNK]")  # a token that is not there
     words.save(str(tmp_path / "words.json"))
-    with pytest.raises(PipelineError, match="cannot be used"):
+    with pytest.raises(PipelineError) as caught:
         loaded(tmp_path / "words.json")
+    assert "words.json" in str(caught.value)
     lower = tokenizers.Tokenizer.from_file(str(saved / "tokenizer.json"))
     lower.normalizer = normalizers.Lowercase()
     lower.save(str(tmp_path / "lower.json"))
-    with pytest.raises(PipelineError, match="back for 'A"):
+    with pytest.raises(PipelineError, match="'A"):
         loaded(tmp_path / "lower.json")
 
 
@@ -175,7 +177,7 @@ def test_what_needs_a_vocabulary_says_so_before_fit(saved, folder):
         with pytest.raises(ValueError, match="not fitted"):
             use()
     for bad in (-1, folder.vocab_size):
-        with pytest.raises(ValueError, match="ids must be"):
+        with pytest.raises(ValueError, match=str(folder.vocab_size - 1)):
             folder.decode(np.array([bad]))
 
 

@@ -141,10 +141,9 @@ def test_what_is_no_finite_number_is_an_error_with_its_line(wrong):
         ["1\n\n", "2", "\n" + wrong[:1], wrong[1:] + "\n"],
         ["1\n2\n\n", wrong],
     ):
-        with pytest.raises(CorpusError, match="line 4: "):
-            tokenizer.fit(pieces)
-        with pytest.raises(CorpusError, match="line 4: "):
-            list(tokenizer.encode_pieces(pieces))
+        for use in (tokenizer.fit, lambda pieces: list(tokenizer.encode_pieces(pieces))):
+            with pytest.raises(CorpusError, match="line 4: "):
+                use(pieces)
 
 
 def test_prose_is_refused_without_reading_all_of_it():
@@ -153,7 +152,7 @@ def test_prose_is_refused_without_reading_all_of_it():
             yield "once upon a time " * 10
         pytest.fail("read on")
 
-    with pytest.raises(CorpusError, match="line 1: 'once upon"):
+    with pytest.raises(CorpusError, match="line 1: "):
         make(BinsConfig()).fit(prose())
 
 

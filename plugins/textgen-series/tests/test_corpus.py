@@ -50,22 +50,20 @@ def test_a_first_row_of_numbers_counts(csv_file):
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "message"),
+    ("text", "options", "fault"),
     [
-        ("x\n1\nnan\n", {}, r"data.csv: line 3: 'nan' in column 1 is not a finite number"),
-        ("x,y\n1,2\n\n3,\n", {"column": "y"}, r"data.csv: line 4: '' in column 'y'"),
-        ("1,2\n3\n", {"column": 2}, r"data.csv: line 2: has 1 columns, and column 2 is wanted"),
-        (
-            "x,y\n1,2\n",
-            {"column": "z"},
-            r"data.csv: it has no column 'z'; its first row has 'x', 'y'",
-        ),
-        ('1\n"2\n', {}, r"data.csv: line 2: is not CSV"),
+        ("x\n1\nnan\n", {}, "line 3: 'nan' in column 1"),
+        ("x,y\n1,2\n\n3,\n", {"column": "y"}, "line 4: '' in column 'y'"),
+        ("1,2\n3\n", {"column": 2}, "line 2: "),
+        ("x,y\n1,2\n", {"column": "z"}, "'z'"),
+        ('1\n"2\n', {}, "line 2: "),
     ],
 )
-def test_a_bad_file_is_an_error_with_its_line(csv_file, text, options, message):
-    with pytest.raises(CorpusError, match=message):
-        values(path=csv_file(text), **options)
+def test_a_bad_file_is_an_error_with_its_line(csv_file, text, options, fault):
+    path = csv_file(text)
+    with pytest.raises(CorpusError, match=fault) as caught:
+        values(path=path, **options)
+    assert caught.value.path == Path(path)
 
 
 def test_a_file_that_cannot_be_read_is_an_error(csv_file, tmp_path):

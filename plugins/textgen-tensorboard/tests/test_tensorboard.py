@@ -110,7 +110,7 @@ def test_a_resumed_run_shows_one_unbroken_curve(pipeline, tmp_path):
     stop = iter([False] * 6)
     with pytest.raises(textgen.Interrupted):  # stops after step 6, with a checkpoint
         textgen.run(source, output=broken, cancelled=lambda: next(stop, True))
-    with pytest.raises(RuntimeError, match="power cut"):  # and loses what it does in steps 7 to 13
+    with pytest.raises(RuntimeError):  # and loses what it does in steps 7 to 13
         textgen.run(source, output=broken, observers=[PullThePlug(13)])
     assert read(broken / "tensorboard")["loss/training"][-1][0] == 13
     assert textgen.run(source, output=broken).outcome == "resumed"
