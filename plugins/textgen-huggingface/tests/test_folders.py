@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import textgen
 from textgen.runs.formats import signed
+from textgen_huggingface.plugin import HuggingFaceConfig
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -71,6 +72,22 @@ def test_the_fingerprint_has_the_files_that_an_index_names(folder, tables, tmp_p
     assert str(folder) in caught.value.cause
     with pytest.raises(textgen.RunMismatchError):
         textgen.run(adapting, output=tmp_path / "run")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_the_fingerprint_is_of_the_content_whatever_size_and_time_say(replaced, folder, tmp_path):
+    options, weights = HuggingFaceConfig(path=folder), folder / "model.safetensors"
+    before, status = options.fingerprint(), weights.stat()
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    if replaced:
+        (tmp_path / "other").write_bytes(data)
+        (tmp_path / "other").replace(weights)
+    while weights.stat().st_ctime_ns == status.st_ctime_ns:  # a clock's tick is milliseconds
+        weights.write_bytes(data)
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert weights.stat().st_mtime_ns == status.st_mtime_ns
+    assert options.fingerprint() != before
 
 
 @pytest.mark.parametrize("name", ["../elsewhere.safetensors", "w.bin", "link.safetensors", 7])
