@@ -80,14 +80,14 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         option(
             "--texts",
-            default=2048,
+            default=Limits().texts,
             type=click.IntRange(1),
             help="Texts that are generated or wait at one time, each counted as often as it has "
             "lanes; further requests get status 429.",
         ),
         option(
             "--time-limit",
-            default=600.0,
+            default=Limits().seconds,
             type=click.FloatRange(0, min_open=True),
             help="Seconds after which a text ends.",
         ),
