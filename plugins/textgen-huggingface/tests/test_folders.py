@@ -1,5 +1,6 @@
 """Folders of models that somebody made who means harm, or that hold more than a model."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,8 +11,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import textgen
+from textgen.files import LARGEST
 from textgen.runs.formats import signed
-from textgen_huggingface.plugin import HuggingFaceConfig
+from textgen_huggingface.plugin import FolderTokenizerConfig, HuggingFaceConfig
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -88,6 +90,21 @@ def test_the_fingerprint_is_of_the_content_whatever_size_and_time_say(replaced, 
     os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert weights.stat().st_mtime_ns == status.st_mtime_ns
     assert options.fingerprint() != before
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe"])
+def test_what_is_no_model_is_refused_before_its_checksum(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    path = tmp_path / "model.bin"
+    if kind == "file":
+        path.touch()
+        os.truncate(path, LARGEST + 1)
+    else:
+        os.mkfifo(path)
+    with pytest.raises(textgen.PipelineError, match="no folder or GGUF file"):
+        HuggingFaceConfig(path=path).fingerprint()
+    with pytest.raises(textgen.PipelineError, match=r"tokenizer\.path: .*model\.bin"):
+        FolderTokenizerConfig(path=path).fingerprint()
 
 
 @pytest.mark.parametrize("name", ["../elsewhere.safetensors", "w.bin", "link.safetensors", 7])

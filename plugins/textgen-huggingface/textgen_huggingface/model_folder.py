@@ -40,14 +40,20 @@ def find_file(folder: Path, name: str, key: str) -> Path | None:
     try:
         blob = _blob(path)
         inside(folder, name) if blob is None else inside(blob.parent, blob.name)
-        size = path.stat().st_size
     except (TextgenError, OSError) as error:
         raise _refused(key, str(error)) from error
     if not path.is_file():
         raise _refused(key, f"{path} is not a file")
-    if path.suffix == ".json" and size > LARGEST:
-        raise _refused(key, f"{path} has {size:,} bytes, and such a file has at most {LARGEST:,}")
+    if path.suffix == ".json":
+        check_size(path, key)
     return path
+
+
+def check_size(file: Path, key: str) -> None:
+    """Raise PipelineError for JSON that is too large to read."""
+    size = file.stat().st_size
+    if size > LARGEST:
+        raise _refused(key, f"{file} has {size:,} bytes, and such a file has at most {LARGEST:,}")
 
 
 def files_beside(tokenizer: Path, key: str) -> dict[str, Path]:

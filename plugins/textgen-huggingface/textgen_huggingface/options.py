@@ -18,8 +18,10 @@ from textgen_huggingface.locations import located
 from textgen_huggingface.model_folder import (
     ADAPTER_FILES,
     CONFIG,
+    check_size,
     files_beside,
     find_file,
+    is_gguf,
     weight_files,
 )
 
@@ -116,13 +118,13 @@ class HuggingFaceConfig:
         if self.path is None:
             return options
         path = located(self.path, "model.path")
-        if path.is_file():
-            files: list[Path | None] = [path]
-        elif path.is_dir():
+        if path.is_dir():
             config = find_file(path, CONFIG, "model.path")
-            files = [config, *weight_files(path, "model.path")]
+            files: list[Path | None] = [config, *weight_files(path, "model.path")]
+        elif is_gguf(path):
+            files = [path]
         else:
-            raise PipelineError([_absent("model.path", f"folder {path}")])
+            raise PipelineError([_absent("model.path", f"folder or GGUF file {path}")])
         if self.adapter is not None:
             adapter = located(self.adapter, "model.adapter")
             files += [find_file(adapter, name, "model.adapter") for name in ADAPTER_FILES]
@@ -144,7 +146,9 @@ class FolderTokenizerConfig:
     )
 
     def file(self) -> Path:
-        """The tokenizer.json or GGUF file. Raises PipelineError where there is none."""
+        """The tokenizer.json or GGUF file. Raises PipelineError where there is none, and for JSON
+        that is too large to read.
+        """
         key = "tokenizer.path"
         path = located(self.path, key)
         if path.is_dir():
@@ -152,6 +156,8 @@ class FolderTokenizerConfig:
             find_file(path.parent, path.name, key)
         if not path.is_file():
             raise PipelineError([_absent(key, str(path))])
+        if not is_gguf(path):
+            check_size(path, key)
         return path
 
     def fingerprint(self) -> dict[str, Any]:
