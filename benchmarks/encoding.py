@@ -17,7 +17,7 @@ from shared import parser
 
 
 def write_text(path, size):
-    """A text of so many bytes; each repetition has other digits at places.
+    """A text of so many bytes; each repetition has other digits in some parts.
 
     Returns its characters.
     """

@@ -134,7 +134,7 @@ def compare(training, name, steps, repeats):
             for way in (("ours", cores), ("plain", 1), ("plain", cores))
         ]
         _, *rows = [[w.submit(turn, steps).result() for w in ways] for _ in range(repeats + 1)]
-    best = min((1, 2), key=lambda place: statistics.median(row[place][0] for row in rows))
+    best = min((1, 2), key=lambda way: statistics.median(row[way][0] for row in rows))
     show(name, [row[best][0] / row[0][0] for row in rows])
     losses = rows[-1][0][1], rows[-1][best][1]
     print("  losses of the last turn: {:.4f}, and {:.4f} of the plain loop".format(*losses))

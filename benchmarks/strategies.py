@@ -46,9 +46,9 @@ def main():
 
 
 def excerpts(text, count, length):
-    """Parts of a text, at places evenly apart."""
-    for place in range(count):
-        begin = text.index(" ", place * (len(text) - 2 * length) // count) + 1
+    """Parts of a text, at positions evenly apart."""
+    for number in range(count):
+        begin = text.index(" ", number * (len(text) - 2 * length) // count) + 1
         yield text[begin : begin + length]
 
 

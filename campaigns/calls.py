@@ -22,14 +22,15 @@ class Call:
     name    open, write, truncate, fsync, rename, unlink, mkdir or rmdir
     path    relative to the watched folder, as it is named now
     target  the new name, of a rename
-    data    what is written, and at which place
+    data    what is written
+    offset  the byte where it is written, or the new size of a truncated file
     """
 
     name: str
     path: str
     target: str = ""
     data: bytes = b""
-    place: int = 0
+    offset: int = 0
 
 
 def watch(root, before, after=lambda call: None):
@@ -54,7 +55,7 @@ def watch(root, before, after=lambda call: None):
     def writing(file, data):
         if not stat.S_ISREG(os.fstat(file).st_mode):
             return None
-        return one("write", file, data=bytes(data), place=os.lseek(file, 0, os.SEEK_CUR))
+        return one("write", file, data=bytes(data), offset=os.lseek(file, 0, os.SEEK_CUR))
 
     def told(real, of):
         def wrapped(*arguments, **options):
@@ -72,7 +73,7 @@ def watch(root, before, after=lambda call: None):
     watched |= {"remove": watched["unlink"]}
     watched |= dict.fromkeys(("rename", "replace"), renaming)
     watched |= {"open": opening, "write": writing}
-    watched["ftruncate"] = lambda file, size: one("truncate", file, place=size)
+    watched["ftruncate"] = lambda file, size: one("truncate", file, offset=size)
     for name, of in watched.items():
         setattr(os, name, told(getattr(os, name), of))
     builtins.open = io.open = _opener(name_of)

@@ -94,8 +94,8 @@ class Disk:
         if call.name == "fsync":
             file.synced = file.now
             return
-        before = file.now[: call.place].ljust(call.place, b"\0")
-        after = file.now[call.place + len(call.data) :] if call.name == "write" else b""
+        before = file.now[: call.offset].ljust(call.offset, b"\0")
+        after = file.now[call.offset + len(call.data) :] if call.name == "write" else b""
         file.now = before + call.data + after
 
     def _find(self, path):
@@ -131,11 +131,11 @@ class Disk:
         yield "all that was not synced is lost", self._tree(synced, ["dropped"], draw)
         for loss in ("dropped", "zeros", "torn"):
             yield f"data {loss}", self._tree(newest, [loss], draw)
-        for place, (folder, last) in enumerate(newest.items()):
+        for index, (folder, last) in enumerate(newest.items()):
             for loss in ("dropped", "kept") if last else ():
                 kept, lost = {**synced, folder: last}, {**newest, folder: 0}
-                yield f"only folder {place} kept, data {loss}", self._tree(kept, [loss], draw)
-                yield f"only folder {place} lost, data {loss}", self._tree(lost, [loss], draw)
+                yield f"only folder {index} kept, data {loss}", self._tree(kept, [loss], draw)
+                yield f"only folder {index} lost, data {loss}", self._tree(lost, [loss], draw)
         for number in range(more):
             chosen = {folder: draw.randint(0, last) for folder, last in newest.items()}
             losses = ["kept", "dropped", "zeros", "anywhere"]

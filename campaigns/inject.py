@@ -32,23 +32,23 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGINT twice")
 KINDS = ("kill", *SIGNALS, *ERRORS, "removed", "moved")
 
 
-def fault(kind, place, run):
-    """What to call in a process so that the fault comes with its change number `place`."""
+def fault(kind, number, run):
+    """What to call in a process so that the fault comes with its change number `number`."""
     # changes that were made: others fail without any fault, such as to remove what is not there
     done = 0
 
     def before(call):
         nonlocal done
-        if done + 1 < place:
+        if done + 1 < number:
             return
         if kind not in ERRORS:
             done = -(1 << 30)  # it comes once
             strike(kind, run)
         elif call.name in ERRORS[kind]:
-            number = getattr(errno, kind)
+            code = getattr(errno, kind)
             has_name = call.name not in ("write", "truncate", "fsync")
             where = (str(run.parent / call.path),) if has_name else ()
-            raise OSError(number, os.strerror(number), *where)
+            raise OSError(code, os.strerror(code), *where)
 
     def after(_):
         nonlocal done
@@ -96,12 +96,12 @@ def wrong_end(kind, done):
     return ""
 
 
-def tried(stage, kind, place, step):
+def tried(stage, kind, number, step):
     """Do one fault, and run again; what is wrong, or ""."""
     case = stage.new_case()
     run, moved = case / "run", case / "moved"
     options = (*stage.setting.options, "--quiet")
-    done = stage.run(case, "p.toml", options, fault(kind, place, run))
+    done = stage.run(case, "p.toml", options, fault(kind, number, run))
     if said := wrong_end(kind, done):
         return said
     if kind in ("moved", "removed"):
@@ -115,10 +115,10 @@ def tried(stage, kind, place, step):
 
 def cases(stage, given):
     """Each kind at each change."""
-    for place, step in enumerate(steps(stage.recorded())[:-1], 1):
+    for number, step in enumerate(steps(stage.recorded())[:-1], 1):
         for kind in given.kind or KINDS:
-            name = f"{stage.name}: {kind} at change {place} (step {step})"
-            yield name, partial(tried, stage, kind, place, step)
+            name = f"{stage.name}: {kind} at change {number} (step {step})"
+            yield name, partial(tried, stage, kind, number, step)
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ def cases(stage, given):
     """Every distinct state that a power loss may leave, at any moment of the run."""
     calls = stage.recorded()
     now, seen = disk.Disk.of(stage.new_case()), set()
-    for place, step in enumerate(steps(calls)):
-        if place:
-            now.apply(calls[place - 1])
-        for name, state in now.states(given.seed + place, 3):
+    for index, step in enumerate(steps(calls)):
+        if index:
+            now.apply(calls[index - 1])
+        for name, state in now.states(given.seed + index, 3):
             key = hash((step, *state))
             if key not in seen:
                 seen.add(key)
-                name = f"{stage.name}, after call {place} of step {step}: {name}"
+                name = f"{stage.name}, after call {index} of step {step}: {name}"
                 yield name, partial(tried, stage, state, step)
     put(stage, next(now.states(given.seed, 0))[1])
     said = difference(tree(stage.case / "run"), stage.tree)

@@ -225,12 +225,12 @@ def steps(calls):
     renamed = max(i for i, call in enumerate(calls) if call.target == "run/run.json")
     found = [None]
     step = named = None
-    for place, call in enumerate(calls):
+    for index, call in enumerate(calls):
         if match := re.search(r"checkpoints/step-(\d+)$", call.target):
             named = int(match[1])
         elif call.name == "fsync" and call.path.endswith("checkpoints"):
             step = named
-        elif place > renamed and (call.name, call.path) == ("fsync", "run"):
+        elif index > renamed and (call.name, call.path) == ("fsync", "run"):
             step = named = -1
         found.append(step)
     return found

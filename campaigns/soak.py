@@ -25,22 +25,22 @@ def suffer(stage, seed):
     stage.new_case()
     options = stage.setting.options
     for _ in range(draw.randint(1, 6)):
-        kind, place = draw.choice(KINDS), int(draw.expovariate(1 / 70)) + 1
-        hits.append(f"{kind} at change {place}")
+        kind, number = draw.choice(KINDS), int(draw.expovariate(1 / 70)) + 1
+        hits.append(f"{kind} at change {number}")
         if kind == "power loss":
-            code = lose_power(stage, place, options, draw)
+            code = lose_power(stage, number, options, draw)
         else:
-            first = fault(kind, place, stage.case / "run")
+            first = fault(kind, number, stage.case / "run")
             code = stage.run(stage.case, "p.toml", options, first).code
         options = stage.setting.options if code == 2 else ()  # 2: the old run is there again
     said = stage.faults(None)
     return said and f"{', '.join(hits)}: {said}"
 
 
-def lose_power(stage, place, options, draw):
+def lose_power(stage, number, options, draw):
     """Kill the run after a change, and take from the disk what was not synced by then."""
     now = disk.Disk.of(stage.case)
-    done, calls = stage.record(options, kill_at=place)
+    done, calls = stage.record(options, kill_at=number)
     if done.code < 0:
         for call in calls:
             now.apply(call)

@@ -233,8 +233,8 @@ def plugins() -> str:
     for name, entry in listed.items():
         folder = ROOT / entry["address"]
         if not folder.is_dir():
-            offers, place = entry["offers"], f"[{name}]({entry['address']})"
-            rows.append(f"| {place} | {entry['summary']} | {', '.join(offers)} |")
+            offers, link = entry["offers"], f"[{name}]({entry['address']})"
+            rows.append(f"| {link} | {entry['summary']} | {', '.join(offers)} |")
             continue
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         found = offered(folder, project)

@@ -76,9 +76,9 @@ class Fault:
     given: str = ""
     hint: str = ""
 
-    def below(self, place: str) -> Fault:
-        """This fault with `place`, a dotted path, put before its own path."""
-        return attrs.evolve(self, path=f"{place}.{self.path}".strip("."))
+    def below(self, prefix: str) -> Fault:
+        """This fault with `prefix`, a dotted path, put before its own path."""
+        return attrs.evolve(self, path=f"{prefix}.{self.path}".strip("."))
 
     def __str__(self) -> str:
         text = f"{self.path}: {self.expected}" if self.path else self.expected

@@ -38,7 +38,7 @@ class CopyReport:
     tokens        number of tokens of the text
     longest       number of tokens of the longest such passage, from 8 to 1,000; 0 if there is none
     longest_text  that passage
-    place         index of the token of the corpus where it first occurs; None if there is none
+    position      index of the token of the corpus where it first occurs; None if there is none
     excerpt       the corpus around it
     ngram_shares  for each n, the share of the text's n-grams that occur in the corpus; None if the
                   text is shorter than n
@@ -50,7 +50,7 @@ class CopyReport:
     tokens: int
     longest: int
     longest_text: str
-    place: int | None
+    position: int | None
     excerpt: str
     ngram_shares: dict[int, float | None]
     is_document: bool = False
@@ -63,8 +63,8 @@ class CopyReport:
         )
         found = f"the longest run found in the training corpus is {self.longest} of {self.tokens}"
         lines = [f"novelty: {found} tokens: {self.longest_text!r}"]
-        if self.place is not None:
-            lines.append(f"  at token {self.place:,}: …{self.excerpt}…")
+        if self.position is not None:
+            lines.append(f"  at token {self.position:,}: …{self.excerpt}…")
         lines.append(f"  found in the corpus: {shares or 'nothing to count'}")
         if self.is_document:
             lines.append("  the text is a whole document of the corpus")
@@ -84,16 +84,16 @@ class CopyFinder:
         Reads the whole corpus.
         """
         ids = self._encode(text)
-        held, start, length, place = _search(ids, self.tokens)
+        held, start, length, position = _search(ids, self.tokens)
         excerpt = ""
-        if place is not None:
-            around = slice(max(0, place - _CONTEXT), place + min(length, 200) + _CONTEXT)
+        if position is not None:
+            around = slice(max(0, position - _CONTEXT), position + min(length, 200) + _CONTEXT)
             excerpt = " ".join(self._decode(self.tokens[around]).split())
         return CopyReport(
             tokens=len(ids),
             longest=length,
             longest_text=self._decode(ids[start : start + length]),
-            place=place,
+            position=position,
             excerpt=excerpt,
             ngram_shares={n: float(own.mean()) if len(own) else None for n, own in held.items()},
             is_document=self.is_document(prompt + text),
@@ -105,8 +105,8 @@ class CopyFinder:
         ids = self._encode(text)
         starts, lengths = self._documents
         starts = starts[lengths == len(ids)]
-        for place, token in enumerate(ids):
-            starts = starts[self.tokens[starts + place] == token]
+        for offset, token in enumerate(ids):
+            starts = starts[self.tokens[starts + offset] == token]
         return len(starts) > 0
 
     @cached_property
@@ -153,7 +153,7 @@ class DistinctTexts:
 
 
 class _Windows:
-    """The windows of tokens (N,), by their first places."""
+    """The windows of tokens (N,), by their first positions."""
 
     def __init__(self, tokens: Ids) -> None:
         powers, self._inverses = (
@@ -162,17 +162,17 @@ class _Windows:
         )
         self._sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(tokens * powers)])
 
-    def hashes(self, size: int, places: Ids | slice = _ALL) -> _Hashes:
-        """The hashes of windows of a size, at some places or all."""
+    def hashes(self, size: int, positions: Ids | slice = _ALL) -> _Hashes:
+        """The hashes of windows of a size, at some positions or all."""
         count = max(0, len(self._sums) - size)
-        sums: _Hashes = self._sums[size:][places] - self._sums[:count][places]
-        sums *= self._inverses[:count][places]
+        sums: _Hashes = self._sums[size:][positions] - self._sums[:count][positions]
+        sums *= self._inverses[:count][positions]
         return sums
 
-    def among(self, other: _Windows, size: int, places: Ids) -> Ids:
+    def among(self, other: _Windows, size: int, positions: Ids) -> Ids:
         """Places with a window of a size that another has too."""
-        places = places[places < len(self._sums) - size]
-        return places[_among(self.hashes(size, places), other.hashes(size))]
+        positions = positions[positions < len(self._sums) - size]
+        return positions[_among(self.hashes(size, positions), other.hashes(size))]
 
 
 def _among(hashes: _Hashes, known: _Hashes) -> _Mask:
@@ -186,28 +186,28 @@ def _among(hashes: _Hashes, known: _Hashes) -> _Mask:
 
 def _search(text: Ids, corpus: Ids) -> tuple[dict[int, _Mask], int, int, int | None]:
     """Overlap of `text` (T,) with `corpus` (N,): for each n, whether the corpus holds the n tokens
-    from each place of the text; the first place of the longest common run in the text, its length,
-    and its first place in the corpus, which is None if there is none.
+    from each position of the text; the first position of the longest common run in the text, its
+    length, and its first position in the corpus, which is None if there is none.
     """
     own = _Windows(text)
     held = {n: np.zeros(len(own.hashes(n)), np.bool_) for n in NGRAMS}
-    start, length, place = 0, NGRAMS[0] - 1, None
+    start, length, position = 0, NGRAMS[0] - 1, None
     for begin in range(0, len(corpus), _BLOCK):
         block = _Windows(corpus[begin : begin + _BLOCK + LONGEST])
-        places: Ids = np.flatnonzero(_among(block.hashes(NGRAMS[0]), own.hashes(NGRAMS[0])))
-        shared = places
+        positions: Ids = np.flatnonzero(_among(block.hashes(NGRAMS[0]), own.hashes(NGRAMS[0])))
+        shared = positions
         for n in NGRAMS:
             shared = block.among(own, n, shared)
             held[n] |= _among(own.hashes(n), block.hashes(n, shared))
         sizes = range(length + 1, min(LONGEST, len(text)) + 1)
-        longer = bisect_left(sizes, True, key=lambda n: not len(block.among(own, n, places)))
+        longer = bisect_left(sizes, True, key=lambda n: not len(block.among(own, n, positions)))
         if longer:
             length += longer
-            places = block.among(own, length, places)
-            ours, theirs = own.hashes(length), block.hashes(length, places)
+            positions = block.among(own, length, positions)
+            ours, theirs = own.hashes(length), block.hashes(length, positions)
             start = int(_among(ours, theirs).argmax())
-            place = begin + int(places[theirs == ours[start]][0])
-    return held, start, 0 if place is None else length, place
+            position = begin + int(positions[theirs == ours[start]][0])
+    return held, start, 0 if position is None else length, position
 
 
 def _passages(held: _Mask, n: int) -> tuple[tuple[int, int], ...]:

@@ -105,9 +105,9 @@ def main() -> None:
 def serving(run: str) -> Iterator[str]:
     """A desk with the run. Gives the address of its page to write with."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder, Path(run).resolve().name)
-        place.mkdir()
-        shutil.copytree(run, place / "run")
+        copy = Path(folder, Path(run).resolve().name)
+        copy.mkdir()
+        shutil.copytree(run, copy / "run")
         line = [sys.executable, "-m", "textgen", "desk", "--port", "0", "--folder", folder]
         server = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
         try:

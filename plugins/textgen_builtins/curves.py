@@ -88,9 +88,9 @@ class _Axes:
     low: float
     high: float
 
-    def place(self, step: float, loss: float) -> tuple[float, float]:
-        """The place of a point; far outside the plot, only so far that a renderer can draw the line
-        to it.
+    def point(self, step: float, loss: float) -> tuple[float, float]:
+        """The position of a point, in pixels; one far outside the plot is drawn closer to it, where
+        renderers can still draw the line.
         """
         x = _LEFT + (_RIGHT - _LEFT) * step / (self.last or 1)
         share = (self.high - loss) / ((self.high - self.low) or 1.0)
@@ -99,11 +99,11 @@ class _Axes:
     def parts(self, unit: str) -> Iterator[str]:
         """The axes; `unit` names that of the losses."""
         for tick in _ticks(self.low, self.high):
-            y = self.place(0, tick)[1]
+            y = self.point(0, tick)[1]
             yield f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
         for tick in _ticks(0, self.last):
-            x = self.place(tick, self.low)[0]
+            x = self.point(tick, self.low)[0]
             yield (
                 f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{self.bottom}" '
                 f'y2="{self.bottom + 5}"/>'
@@ -153,8 +153,8 @@ def _label(curve: Curve) -> str:
 
 
 def _line(curve: Curve, number: int, axes: _Axes) -> str:
-    points = " L".join(f"{x:.1f},{y:.1f}" for x, y in (axes.place(*each) for each in curve.points))
-    x, y = axes.place(*curve.points[-1])
+    points = " L".join(f"{x:.1f},{y:.1f}" for x, y in (axes.point(*each) for each in curve.points))
+    x, y = axes.point(*curve.points[-1])
     title = f"<title>{html.escape(_printable(curve.name))}</title>"
     dot = f'<circle class="f{number}" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
     return (

@@ -64,7 +64,7 @@ def check(report, corpus, text, shortest=8):
         grams = [text[i : i + n] for i in range(len(text) - n + 1)]
         expected = sum(gram in corpus for gram in grams) / len(grams) if grams else None
         assert report.ngram_shares[n] == (None if expected is None else pytest.approx(expected))
-    assert report.place == (corpus.find(report.longest_text) if report.longest else None)
+    assert report.position == (corpus.find(report.longest_text) if report.longest else None)
     assert report.longest_text[:200] in report.excerpt
 
 
@@ -81,7 +81,7 @@ def test_the_report_is_what_a_search_finds(block, wide, corpus, text, start, sto
 
 def test_a_report_is_told_in_a_few_lines():
     report = finder_of("aaabdabcabcabcabcdbbb", end_id=LETTERS.index("d")).report("abcabcabcabc")
-    assert (report.place, report.excerpt) == (5, "aaabdabcabcabcabcdbbb")
+    assert (report.position, report.excerpt) == (5, "aaabdabcabcabcabcdbbb")
     assert "is 12 of 12 tokens" in report.describe()
 
 
@@ -99,7 +99,7 @@ def test_whole_documents_are_known(documents, text):
 def test_a_looping_text_in_a_looping_corpus_takes_no_longer():
     """Each of its places is in a million of the corpus's."""
     report = finder_of("ab" * 500_000).report("ab" * 3000)
-    assert (report.longest, report.place, report.ngram_shares[32]) == (1000, 0, 1.0)
+    assert (report.longest, report.position, report.ngram_shares[32]) == (1000, 0, 1.0)
 
 
 NAMES = {a + b for a in ("An", "Bel", "Cor", "Dan", "El") for b in ("a", "na", "in", "ina", "do")}

@@ -43,7 +43,7 @@ def test_an_override_is_a_toml_value_or_a_bare_string(engine, override, path, va
         ("generate.stop=[1,", "generate.stop", "not a TOML value"),
         ('output="half', "output", "not a TOML value"),
         ("generate.stop=" + "[" * 100_000, "generate.stop", "not a TOML value"),
-        ("corpus.type.x=5", "corpus.type.x", "there is no such place"),
+        ("corpus.type.x=5", "corpus.type.x", "no such key"),
         ("sampler.7.temperature=5", "sampler.7.temperature", "a list takes numbers, here 0 to 0"),
         ("sampler.temperature=5", "sampler.temperature", "a list takes numbers, here 0 to 0"),
         ("trainer.batch_size=two", "trainer.batch_size", 'expected an integer, given "two"'),

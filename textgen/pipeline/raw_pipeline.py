@@ -67,7 +67,7 @@ def read_raw_pipeline(source: str | Path | Table, overrides: Overrides = ()) -> 
         try:
             tables = _changed(tables, parts, value)
         except LookupError as error:
-            faults.append(Fault(key, "there is no such place in the pipeline", "", *error.args))
+            faults.append(Fault(key, "the pipeline has no such key", "", *error.args))
     faults.check("overrides")
     return attrs.evolve(raw, tables=tables)
 
@@ -125,35 +125,35 @@ def _parsed(overrides: Iterable[str], faults: Faults) -> dict[str, Any]:
     return values
 
 
-def _changed(place: Any, parts: Sequence[str], value: Any) -> Any:
+def _changed(table: Any, parts: Sequence[str], value: Any) -> Any:
     """A table or list with one dotted key set.
 
     Numbers index arrays of tables. Raises LookupError with a hint.
     """
     part, *rest = parts
-    if isinstance(place, Mapping):
-        if part == "type" and not rest and place.get(part, value) != value:
+    if isinstance(table, Mapping):
+        if part == "type" and not rest and table.get(part, value) != value:
             return {part: value}  # the other keys are options of the component of before
-        return {**place, part: _changed(place.get(part, {}), rest, value) if rest else value}
-    if not isinstance(place, list | tuple):
+        return {**table, part: _changed(table.get(part, {}), rest, value) if rest else value}
+    if not isinstance(table, list | tuple):
         raise LookupError("")
-    if not part.isdecimal() or int(part) >= len(place):
-        raise LookupError(f"a list takes numbers, here 0 to {len(place) - 1}")
-    items = list(place)
+    if not part.isdecimal() or int(part) >= len(table):
+        raise LookupError(f"a list takes numbers, here 0 to {len(table) - 1}")
+    items = list(table)
     items[int(part)] = _changed(items[int(part)], rest, value) if rest else value
     return items
 
 
-def toml_value(text: str, place: str = "") -> Any:
+def toml_value(text: str, key: str = "") -> Any:
     """`text` as a TOML value, or else as a string.
 
-    Raises PipelineError, about `place`, for what looks like an invalid list, table or string.
+    Raises PipelineError, about `key`, for what looks like an invalid list, table or string.
     """
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError) as error:
         if text[:1] in ("[", "{", '"', "'"):
-            fault = Fault(place, f"not a TOML value: {error}", shorten(text))
+            fault = Fault(key, f"not a TOML value: {error}", shorten(text))
             raise PipelineError([fault], "overrides") from error
         return text
     return parsed["value"] if len(parsed) == 1 else text

@@ -88,7 +88,7 @@ class RunDirectory:
 
     @property
     def next(self) -> RunDirectory:
-        """The place of the run that is to replace the one here."""
+        """The directory of the run that is to replace the one here."""
         return RunDirectory(self.path / _NEXT, self.is_written)
 
     def current(self) -> RunDirectory:
@@ -126,9 +126,9 @@ class RunDirectory:
 
         described  whether the pipeline.toml in it is the one that the run would write
         """
-        for place in (self, self.next):
+        for directory in (self, self.next):
             for name in (*_OWN, _NEXT, _LOCK, _OWNER):
-                place.inside(name)
+                directory.inside(name)
         is_new = not self.path.is_dir()
         if not (is_new or self.current().exists() or self.is_begun()):
             found = self._foreign() - ({"pipeline.toml"} if described else set())
@@ -234,29 +234,29 @@ class RunDirectory:
         return hashlib.sha256(data).hexdigest()
 
     def begin(self) -> RunDirectory:
-        """An empty place for a new run: in `.next-run` if there is a finished run here, which
+        """An empty directory for a new run: in `.next-run` if there is a finished run here, which
         stays, else here.
         """
-        place = self.next if self.status() == "finished" else self
+        target = self.next if self.status() == "finished" else self
         if self.is_written:
             if os.path.lexists(self.next.path):
                 remove_folder(self.next.path)
-            make_folder(place.checkpoints.path)
-            place._clear()
-        return place
+            make_folder(target.checkpoints.path)
+            target._clear()
+        return target
 
     def go_on(self, step: int) -> RunDirectory:
-        """The place of the run that was begun last, without what it has after its checkpoint of a
-        step; of a finished run, a copy in `.next-run`.
+        """The directory of the run that was begun last, without what follows its checkpoint of
+        `step`; of a finished run, a copy in `.next-run`.
         """
-        place = self.latest()
+        target = self.latest()
         if self.is_written:
-            if place.status() == "finished":
-                place = self.begin()
+            if target.status() == "finished":
+                target = self.begin()
                 for name in (*_GROWING, "checkpoints"):
-                    self._copy(name, place)
-            place.checkpoints.keep([each for each in place.checkpoints.steps() if each <= step])
-        return place
+                    self._copy(name, target)
+            target.checkpoints.keep([made for made in target.checkpoints.steps() if made <= step])
+        return target
 
     def inside(self, name: str) -> Path:
         """The file `name`, refused when a symbolic link leads out of the run directory."""
@@ -266,10 +266,10 @@ class RunDirectory:
         """Remove what a killed process left, and say so."""
         left = [
             path
-            for place in (self.path, self.next.path)
-            for folder in ("", "checkpoints/", "checkpoints/step-*/")
+            for folder in (self.path, self.next.path)
+            for inner in ("", "checkpoints/", "checkpoints/step-*/")
             for pattern in LEFTOVERS
-            for path in place.glob(folder + pattern)
+            for path in folder.glob(inner + pattern)
         ]
         for path in left:
             with contextlib.suppress(OSError):
@@ -283,11 +283,11 @@ class RunDirectory:
         """Remove what no run resumes from or goes on from; publish the run in `.next-run` if it is
         finished.
         """
-        place = self.current()
-        if place.status() == "finished":
-            last = place.read_run().get("steps_before_decay") or -1  # to be trained on from
-            place.checkpoints.keep([step for step in place.checkpoints.steps() if step <= last])
-        if place != self:
+        current = self.current()
+        if current.status() == "finished":
+            last = current.read_run().get("steps_before_decay") or -1  # to be trained on from
+            current.checkpoints.keep([step for step in current.checkpoints.steps() if step <= last])
+        if current != self:
             self._publish()
         elif os.path.lexists(self.next.path) and not (
             self.next.exists() and self.next.checkpoints.steps()
@@ -301,11 +301,11 @@ class RunDirectory:
             self.next._copy(name, self)
         remove_folder(self.next.path)
 
-    def _copy(self, name: str, place: RunDirectory) -> None:
+    def _copy(self, name: str, to: RunDirectory) -> None:
         """Copy a file of the run, or a folder with all in it, if it is there."""
         source = self.path / name
         for path in sorted([source, *source.rglob("*")]):  # a folder comes before what is in it
-            target = place.path / path.relative_to(self.path)
+            target = to.path / path.relative_to(self.path)
             if path.is_dir():
                 make_folder(target)
             elif path.is_file():

@@ -138,23 +138,23 @@ def _build(choices: _Choices, context: BuildContext, stored: StoredRun) -> Gener
     """The generator of tokenizer, model and samplers: with vocabulary and weights of a run, or as
     they load themselves.
     """
-    (tokenizer_choice, model_choice, samplers), place = choices, stored.directory
+    (tokenizer_choice, model_choice, samplers), directory = choices, stored.directory
     with contextlib.ExitStack() as stack:
         components = stack.enter_context(RunComponents())
         tokenizer = components.build(tokenizer_choice, context)
-        if place is None:
+        if directory is None:
             with components.blaming(tokenizer_choice.offer):
                 tokenizer.fit([])
         else:
-            tokenizer = load_vocabulary(tokenizer, stored.vocabulary, place.path / VOCABULARY)
+            tokenizer = load_vocabulary(tokenizer, stored.vocabulary, directory.path / VOCABULARY)
             if max(stored.record.get("priming", ()), default=0) >= tokenizer.vocab_size:
                 cause = "priming: ids outside the vocabulary"
-                raise CorruptFileError(place.path / "run.json", cause)
+                raise CorruptFileError(directory.path / "run.json", cause)
             components.add(tokenizer, tokenizer_choice.offer)
         context = attrs.evolve(context, tokenizer=tokenizer)
         model = components.build(model_choice, context)
-        if place is not None:
-            load_weights(model, model_choice, stored.tensors, place.path)
+        if directory is not None:
+            load_weights(model, model_choice, stored.tensors, directory.path)
         elif callable(freeze := getattr(model, "requires_grad_", None)):
             freeze(False)  # it is built as for training, to load its weights, and only writes
         generator = make_generator(
@@ -221,7 +221,7 @@ def build_chain(
 ) -> Chain:
     """A chain of samplers, and of a strategy if there is one, for the logits of a model.
 
-    Raises PipelineError with the faults of all of them, each with its place in a pipeline.
+    Raises PipelineError with the faults of all of them, each with its key in a pipeline.
     """
     built, faults = [], Faults()
     tokenizer = context.tokenizer
@@ -232,8 +232,8 @@ def build_chain(
             check_models(choice, built[-1][1], attrs.evolve(context, builder=components.build))
         except PipelineError as error:
             is_sampler = choice.offer.kind == "sampler"
-            place = f"sampler.{number}" if is_sampler else "generate.strategy"
-            faults += [fault.below(place) for fault in error.faults]
+            key = f"sampler.{number}" if is_sampler else "generate.strategy"
+            faults += [fault.below(key) for fault in error.faults]
     faults.check(source)
     return Chain.of(built, model, tokenizer.vocab_size, unknown_id(tokenizer), components)
 

@@ -22,22 +22,22 @@ from textgen.runs.directory import RunDirectory
 
 
 def announce(
-    what: str, places: Iterable[Path | Address], known: Iterable[Path], console: TextIO | None
+    what: str, sources: Iterable[Path | Address], known: Iterable[Path], console: TextIO | None
 ) -> None:
-    """Name each place that is in no known folder, nor in one that was named, before the next is
+    """Name each source that is in no known folder, nor in one that was named, before the next is
     asked for.
     """
     if console is None:
         return
     roots = [os.path.realpath(each) for each in known]
-    for place in places:
-        if isinstance(place, Path):
-            path = os.path.realpath(place)
+    for source in sources:
+        if isinstance(source, Path):
+            path = os.path.realpath(source)
             if any(map(Path(path).is_relative_to, roots)):
                 continue
             roots.append(path)
-            place = Path(path)
-        console.write(visible(f"{what} {place}\n"))
+            source = Path(path)
+        console.write(visible(f"{what} {source}\n"))
 
 
 def fetched(pipeline: Pipeline, console: TextIO | None, *, overwrite: bool) -> Pipeline:
@@ -68,19 +68,19 @@ class Fetcher:
     _found: dict[tuple[str, str], RemoteName] = attrs.field(factory=dict, init=False)
 
     def choice(
-        self, choice: ConfiguredComponent, before: Any = None, place: str = ""
+        self, choice: ConfiguredComponent, before: Any = None, prefix: str = ""
     ) -> ConfiguredComponent:
         """A component whose options, and those of its parts, are fetched.
 
         before  its table in the pipeline of the run that is there already
-        place   its dotted key in the pipeline
+        prefix  its dotted key in the pipeline
 
         Raises PipelineError.
         """
         known = before if isinstance(before, Mapping) else {}
         changes: dict[str, Any] = {}
         for name in choice.offer.component.options():
-            value, key = getattr(choice.options, name), f"{place}.{name}"
+            value, key = getattr(choice.options, name), f"{prefix}.{name}"
             made = value
             if isinstance(value, ConfiguredComponent):
                 made = self.choice(value, known.get(name), key)

@@ -155,8 +155,8 @@ def _pipeline(directory: RunDirectory, record: Table) -> tuple[RawPipeline, bool
 
 def _signature(directory: RunDirectory) -> tuple[Any, ...]:
     """A value that changes whenever a run takes the place of another, or writes a checkpoint."""
-    places = directory, directory.next
-    return tuple((file_signature(p.path / "run.json"), p.checkpoints.steps()) for p in places)
+    directories = directory, directory.next
+    return tuple((file_signature(p.path / "run.json"), p.checkpoints.steps()) for p in directories)
 
 
 Status: TypeAlias = Literal["finished", "running", "unfinished", "damaged"]
@@ -213,8 +213,8 @@ def summarize(path: str | Path) -> RunSummary:
     """
     path = Path(path).absolute()
     directory = RunDirectory(path)
-    place = directory.latest()
-    has_record = os.path.lexists(place.path / "run.json")
+    latest = directory.latest()
+    has_record = os.path.lexists(latest.path / "run.json")
     if not has_record and not directory.is_begun():
         raise no_run(path)
     files = list(file_states(path))
@@ -230,7 +230,7 @@ def summarize(path: str | Path) -> RunSummary:
         # A full check of the record takes five times as long, which counts in a folder of thousands
         # of runs.
         if has_record:
-            record = read_record(place.inside("run.json"), RunFigures)
+            record = read_record(latest.inside("run.json"), RunFigures)
     except (RunError, OSError) as error:
         return attrs.evolve(summary, cause=str(error) or type(error).__name__)
     cause = "" if status == "running" else record.get("cause") or "killed"

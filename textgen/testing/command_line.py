@@ -117,14 +117,16 @@ def _line(outcome: Outcome) -> str:
     if statement is None:
         advice = "give it --set NAME.KEY=VALUE, --tokenizer, --corpus or --start"
         return f"FAILED   {outcome.component}: nothing checked it: {outcome.reason}; {advice}"
-    place = f"{outcome.component}: {statement.anchor}"
+    subject = f"{outcome.component}: {statement.anchor}"
     if outcome.status == "failed":
         seen = " ".join(outcome.reason.split())
         advice = textwrap.fill(
             statement.advice, 110, initial_indent=" " * 9, subsequent_indent=" " * 9
         )
-        return f"FAILED   {place}: {statement.sentence} Seen: {seen}\n{advice}"
-    return f"ok       {place}" if outcome.status == "ok" else f"skipped  {place}: {outcome.reason}"
+        return f"FAILED   {subject}: {statement.sentence} Seen: {seen}\n{advice}"
+    return (
+        f"ok       {subject}" if outcome.status == "ok" else f"skipped  {subject}: {outcome.reason}"
+    )
 
 
 def _table(text: str) -> Any:

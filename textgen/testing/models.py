@@ -102,10 +102,10 @@ class ModelSuite(TrainingSuite):
                         warnings.simplefilter("ignore", UserWarning)  # torch's, of such arrays
                         given = getattr(decoder, name)(fed)
                     what = f"{name}() of tokens {fed.shape}"
-                    places = (length,) if name == "score" else ()
+                    positions = (length,) if name == "score" else ()
                     if (
                         not isinstance(given, np.ndarray)  # the context says "cpu"
-                        or given.shape != (batch, *places, self.tokenizer.vocab_size)
+                        or given.shape != (batch, *positions, self.tokenizer.vocab_size)
                         or given.dtype not in (np.float32, np.float64)
                     ):
                         raise Violation(f"{what} gave {shown(given)}")
@@ -122,15 +122,15 @@ class ModelSuite(TrainingSuite):
             long = self.tokens(1, self.long_tokens)
             self._same(model, long, self.long_tokens - _PIECE, _LONG_TOLERANCE)
 
-    def _same(self, model: Any, fed: Ids, place: int, slack: int) -> None:
-        """Compare what follows after the same tokens, up to a place, were fed in all ways."""
+    def _same(self, model: Any, fed: Ids, split: int, slack: int) -> None:
+        """Compare what follows after the same tokens, up to `split`, were fed in all ways."""
         expected = _scored(model, fed)
-        decoders = [*_ways(model, fed, place)]  # all are there at once, and may not disturb others
+        decoders = [*_ways(model, fed, split)]  # all are there at once, and may not disturb others
         for what, rows, decoder in decoders:
             if decoder.batch_size != len(rows):
                 raise Violation(f"{what}: batch_size is {decoder.batch_size}, not {len(rows)}")
-            for end in (place, *range(place, fed.shape[1] + 1)):
-                begin = max(place, end - 1)
+            for end in (split, *range(split, fed.shape[1] + 1)):
+                begin = max(split, end - 1)
                 given = to_numpy(decoder.extend(fed[rows, begin:end]))
                 wanted = expected[rows, end - 1]
                 if apart := difference(given, wanted, slack * self.tolerance):
@@ -166,8 +166,8 @@ class ModelSuite(TrainingSuite):
 
         def call(number: int) -> None:
             decoder = model.decoder(1)
-            for place in range(_MEMORY_TOKENS):
-                decoder.extend(fed[:, place : place + 1])
+            for position in range(_MEMORY_TOKENS):
+                decoder.extend(fed[:, position : position + 1])
 
         check_memory(call, _MEMORY_CALLS // _MEMORY_TOKENS, KEPT_BYTES * _MEMORY_TOKENS)
         decoder = model.decoder(1)
@@ -267,21 +267,21 @@ class ModelSuite(TrainingSuite):
         return torch
 
 
-def _ways(model: Any, fed: Ids, place: int) -> Iterator[tuple[str, Sequence[int], Any]]:
-    """All ways to feed tokens up to a place: each in words, the rows, and their decoder there."""
+def _ways(model: Any, fed: Ids, split: int) -> Iterator[tuple[str, Sequence[int], Any]]:
+    """All ways to feed the tokens before `split`: what was done, the rows, and their decoder."""
     every = [*range(len(fed))]
 
     def after(rows: Sequence[int], *ends: int) -> Any:
         decoder = model.decoder(len(rows))
-        for begin, end in zip((0, *ends), (*ends, place), strict=True):
+        for begin, end in zip((0, *ends), (*ends, split), strict=True):
             decoder.extend(fed[rows, begin:end])
         return decoder
 
     yield "fed at once", every, after(every)
-    yield "fed in pieces", every, after(every, *range(0, place, _PIECE))
-    yield "fed one by one", every, after(every, *range(min(place, _PIECE)))
+    yield "fed in pieces", every, after(every, *range(0, split, _PIECE))
+    yield "fed one by one", every, after(every, *range(min(split, _PIECE)))
     scoring = model.decoder(len(fed))
-    scoring.score(fed[:, :place])
+    scoring.score(fed[:, :split])
     yield "after score()", every, scoring
     for row in every if len(fed) > 1 else ():
         yield f"row {row} of {len(fed)} alone", [row], after([row])
@@ -290,7 +290,7 @@ def _ways(model: Any, fed: Ids, place: int) -> Iterator[tuple[str, Sequence[int]
     for name, array in state.items():
         if not isinstance(array, np.ndarray) or len(array) != len(fed):
             raise Violation(f"{name} of the state of a batch of {len(fed)} is {shown(array)}")
-    source.extend(fed[:, place : place + 1])  # which the state knows nothing of
+    source.extend(fed[:, split : split + 1])  # which the state knows nothing of
     forked = model.decoder(1)
     forked.write_state(written_and_read({name: array[rows] for name, array in state.items()}))
     yield f"with rows {rows} of a state", rows, forked
@@ -314,8 +314,8 @@ def _step_by_step(model: Any, fed: Ids) -> Iterator[Logits]:
     for _ in range(_SCORED_TIMES):
         yield _scored(model, fed[:, :_FEW_STEPS])
     decoder = model.decoder(len(fed))
-    for place in range(fed.shape[1]):
-        yield to_numpy(decoder.extend(fed[:, place : place + 1])).copy()
+    for position in range(fed.shape[1]):
+        yield to_numpy(decoder.extend(fed[:, position : position + 1])).copy()
 
 
 def difference(given: Logits, expected: Logits, tolerance: float) -> str:

@@ -49,13 +49,13 @@ class ObjectiveSuite(TrainingSuite):
                 self.new().batches(each, options, 7)
                 for each in (data, attrs.evolve(data, validation=data.validation[:0]))
             )
-            places = [(0, 0), (0, first.per_epoch - 1), (1, 0)]
-            again = {place: other.batch(*place) for place in places[::-1]}
-            for place in places:
-                one, two = first.batch(*place), again[place]
+            indices = [(0, 0), (0, first.per_epoch - 1), (1, 0)]
+            again = {index: other.batch(*index) for index in indices[::-1]}
+            for index in indices:
+                one, two = first.batch(*index), again[index]
                 self._check_form(one, options.rows)
                 if not all(map(np.array_equal, one, two)):
-                    raise Violation(f"batch{place} is another after others, or with none held out")
+                    raise Violation(f"batch{index} is another after others, or with none held out")
         validation = getattr(self.new(), "validation", lambda *_: ())
         batches, more = ([*validation(data, self.orders[0])] for _ in range(2))
         for batch in batches:

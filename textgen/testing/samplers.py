@@ -107,11 +107,11 @@ class SamplerSuite(TextSuite):
         in each thread.
         """
         for number in range(turn, turn + _THREAD_CALLS):
-            place = number % len(examples)
-            logits, rows = examples[place]
+            index = number % len(examples)
+            logits, rows = examples[index]
             made = self._call(logits.copy(), rows)
             time.sleep(_PAUSE)  # in which others may write into what this thread was given
-            if not np.array_equal(to_numpy(made), given[place], equal_nan=True):
+            if not np.array_equal(to_numpy(made), given[index], equal_nan=True):
                 raise Violation("with other threads at work, it gave other logits")
 
     def sampler_rows(self) -> None:

@@ -50,7 +50,7 @@ for component in getattr(module, "textgen_commands", list)():
         component.build(component.config(), BuildContext(folder=Path.cwd()))
 for name, now in states():
     if "hold" in name:  # names may come
-        now = {place: now.get(place) for place in before[name]}
+        now = {key: now.get(key) for key in before[name]}
     if now != before[name]:
         print("\\nimporting it changes", name, file=sys.stderr)
         sys.exit(1)

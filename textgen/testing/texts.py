@@ -38,7 +38,7 @@ REQUESTS: Final[list[dict[str, Any]]] = [
 _LONG: Final[dict[str, Any]] = {"prompt": "The ", "max_new_tokens": 600, "index": 6}
 _THREADS: Final = 4
 _MEMORY_TEXTS, _MEMORY_TOKENS = 100, 20  # texts that are written to measure memory
-_SHOWN: Final = 30  # characters before and after the place where two texts differ
+_SHOWN: Final = 30  # characters before and after the first difference of two texts
 
 
 @attrs.frozen(kw_only=True)
@@ -132,8 +132,8 @@ def _compare(one: str, what: str, again: str, request: Table) -> None:
     if one == again:
         return
     pairs = enumerate(zip(one, again, strict=False))
-    place = next((i for i, (a, b) in pairs if a != b), min(len(one), len(again)))
-    shown = [text[max(0, place - _SHOWN) : place + _SHOWN] for text in (one, again)]
+    first = next((i for i, (a, b) in pairs if a != b), min(len(one), len(again)))
+    shown = [text[max(0, first - _SHOWN) : first + _SHOWN] for text in (one, again)]
     raise Violation(f"{shown[0]!r}, and {what} {shown[1]!r}, for {request}")
 
 

@@ -127,8 +127,8 @@ class TokenizerSuite(Suite):
     def tokenizer_unknown(self) -> None:
         """Letters that the sample lacks, between words of it."""
         known = unicodedata.normalize("NFKD", self.text).casefold()
-        place = self.text.find(" ", 3) + 1
-        before, after = self.text[:place], self.text[place : place + _STRETCH]
+        cut = self.text.find(" ", 3) + 1
+        before, after = self.text[:cut], self.text[cut : cut + _STRETCH]
 
         def ids(letter: str) -> bytes | None:
             with contextlib.suppress(TextgenError):  # it says what it takes
@@ -201,13 +201,13 @@ class TokenizerSuite(Suite):
             if not isinstance(whole, str) or whole != self.fitted.decode(small):
                 raise Violation(f"decode() of {_shown(ids)} as {small.dtype} gave another text")
             streamed = "".join(
-                decoder.decode(small[a:b], final=place == len(ends) - 1)
-                for place, (a, b) in enumerate(itertools.pairwise(ends), 1)
+                decoder.decode(small[a:b], final=index == len(ends) - 1)
+                for index, (a, b) in enumerate(itertools.pairwise(ends), 1)
             )
             if streamed != whole:
                 pairs = enumerate(zip(streamed, whole, strict=False))
-                place = next((i for i, (a, b) in pairs if a != b), len(whole))
-                texts = [text[max(0, place - 20) : place + 20] for text in (streamed, whole)]
+                first = next((i for i, (a, b) in pairs if a != b), len(whole))
+                texts = [text[max(0, first - 20) : first + 20] for text in (streamed, whole)]
                 raise Violation(f"{_shown(ids)} gave {texts[0]!r}, and at once {texts[1]!r}")
 
     def tokenizer_saved(self) -> None:
@@ -282,13 +282,13 @@ class TokenizerSuite(Suite):
         one in each thread.
         """
         for number in range(turn, turn + _THREAD_TEXTS):
-            place = number % len(texts)
-            pairs = zip(self._there_and_back(texts[place]), alone[place], strict=True)
+            index = number % len(texts)
+            pairs = zip(self._there_and_back(texts[index]), alone[index], strict=True)
             for what, (again, one) in zip(("encode()", "decode()", "a stream"), pairs, strict=True):
                 if again != one:
                     raise Violation(
                         f"with other threads at work, {what} gave something else for "
-                        f"{texts[place]!r}"
+                        f"{texts[index]!r}"
                     )
 
     def tokenizer_end(self) -> None:
@@ -350,7 +350,7 @@ def _generators() -> Iterator[np.random.Generator]:
 
 
 def _bounds(rng: np.random.Generator, size: int) -> list[int]:
-    """0, up to four places to cut something of this size, and the size."""
+    """0, up to four indices at which something of this size is cut, and the size."""
     return [0, *sorted(rng.integers(0, size + 1, rng.integers(5)).tolist()), size]
 
 

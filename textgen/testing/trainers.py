@@ -143,7 +143,7 @@ class TrainerSuite(TrainingSuite):
             raise Violation("another seed gave the same weights, drawn by the same generators")
 
     def trainer_resumes(self) -> None:
-        """The trainer resumes from several places, after a way through files."""
+        """The trainer resumes from several steps, with a state that was written to files."""
         count = len(self.training.events)
         for stop in sorted({1, 2, count // 2, count - 1, count} & {*range(1, count + 1)}):
             state = self.training.states[stop - 1]
@@ -157,7 +157,7 @@ class TrainerSuite(TrainingSuite):
             self._same(self.train(trainer, model), stop, what)
 
     def _same(self, training: Training, begin: int, what: str) -> None:
-        """Compare with the events from a place on, and with the weights after them."""
+        """Compare with the events from a step on, and with the weights after them."""
         left = self.training.events[begin:]
         if len(training.events) != len(left):
             raise Violation(f"{what} yielded {len(training.events)} events, with {len(left)} left")

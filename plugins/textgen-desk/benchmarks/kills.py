@@ -97,10 +97,10 @@ class Desk:
             trainer={"type": "count"},
             output=self.folder / "notes/run",
         )
-        place = self.folder / "ravens"
-        (place / "text").mkdir(parents=True)
-        (place / "text/ravens.txt").write_text(TEXT)
-        (place / "pipeline.toml").write_text(PIPELINE)
+        run = self.folder / "ravens"
+        (run / "text").mkdir(parents=True)
+        (run / "text/ravens.txt").write_text(TEXT)
+        (run / "pipeline.toml").write_text(PIPELINE)
         for name in VICTIMS[-1]:
             self.start(name)
 

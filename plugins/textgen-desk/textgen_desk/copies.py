@@ -20,17 +20,17 @@ def finder(generator: Generator) -> CopyFinder:
 
 
 def copied_passages(generator: Generator, text: str) -> dict[str, Any]:
-    """The passages with their places in characters, and the share of 8-grams that the corpus has
+    """The passages with their positions in characters, and the share of 8-grams that the corpus has
     (textgen.CopyReport).
 
     Raises ApiError, also where the corpus is not what it was.
     """
     report = finder(generator).report(text)
     tokenizer = generator.tokenizer
-    places = Spelling(tokenizer).places(text, tokenizer.encode(text))
+    offsets = Spelling(tokenizer).offsets(text, tokenizer.encode(text))
     return {
         "passages": [
-            {"start": places[start], "end": places[end]} for start, end in report.passages
+            {"start": offsets[start], "end": offsets[end]} for start, end in report.passages
         ],
         "copied_8_grams": report.ngram_shares[8],
     }

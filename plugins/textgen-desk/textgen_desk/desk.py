@@ -93,15 +93,15 @@ class Desk:
     def names(self) -> list[str]:
         """Names, the newest first."""
         found = []
-        with os.scandir(self.folder) as places:
-            for place in places:
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
                 parts = ("run.json", "text", "run", "found.json")
-                is_one = is_name(place.name) and any(
-                    os.path.exists(os.path.join(place.path, part)) for part in parts
+                is_one = is_name(entry.name) and any(
+                    os.path.exists(os.path.join(entry.path, part)) for part in parts
                 )
                 if is_one:
                     with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
-                        found.append((place.stat(follow_symlinks=False).st_mtime, place.name))
+                        found.append((entry.stat(follow_symlinks=False).st_mtime, entry.name))
         return [name for _, name in sorted(found, reverse=True)]
 
     def states(self) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ class Desk:
         return state
 
     def create(self, wished: str) -> str:
-        """Make a place for texts. Returns its name, which is as near to the wish as can be."""
+        """Make a folder for texts. Returns its name, which is as near to the wish as can be."""
         for name in numbered(made_name(wished)):
             try:
                 (self.folder / name).mkdir(mode=0o700)
@@ -322,8 +322,8 @@ class Desk:
         self.jobs.start(name, self.folder, kind, commands, shown, prepared)
 
     def _removed(self) -> list[str]:
-        place = inside(self.folder, _BIN)
-        return sorted(filter(is_binned, os.listdir(place))) if place.is_dir() else []
+        bin_folder = inside(self.folder, _BIN)
+        return sorted(filter(is_binned, os.listdir(bin_folder))) if bin_folder.is_dir() else []
 
     def _init(self, name: str, minutes: float, *given: str | Path) -> Words:
         files = self._texts(name)

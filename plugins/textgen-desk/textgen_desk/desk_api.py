@@ -55,7 +55,7 @@ class DeskApi:
         await exchange.json(await self._done(lambda: self.desk.state(name, is_whole=True)))
 
     async def create(self, exchange: Exchange) -> None:
-        """POST /desk/runs: a place for texts, which may have another name."""
+        """POST /desk/runs: a folder for texts, which may have another name."""
         self._check_trains()
         name = (await exchange.body(self.server.limits)).get("name")
         if not isinstance(name, str):

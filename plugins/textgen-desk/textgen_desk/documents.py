@@ -147,9 +147,9 @@ class Documents:
         """Move a document to the bin."""
         with _LOCK:
             self._settle(title, self._existing(title))
-            place = inside(self.folder, _BIN)
-            place.mkdir(mode=0o700, exist_ok=True)
-            self._move(title, place / binned(title))
+            bin_folder = inside(self.folder, _BIN)
+            bin_folder.mkdir(mode=0o700, exist_ok=True)
+            self._move(title, bin_folder / binned(title))
 
     def removed(self) -> list[str]:
         """The names of what is in the bin."""

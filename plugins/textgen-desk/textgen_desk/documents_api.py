@@ -67,7 +67,7 @@ class DocumentsApi:
         try:
             new = await self._with(exchange, Documents.write, title, text, tree, etag)
         except ConflictError:
-            cause = f"{title} was changed in another place since it was read"
+            cause = f"{title} was changed elsewhere since it was read"
             raise ApiError(412, cause, code="conflict") from None
         await exchange.json({"etag": new})
 

@@ -54,14 +54,14 @@ class Job:
     def work(self) -> None:
         """Run them all."""
         try:
-            place = self.folder / self.name
-            _replace(place, BEGUN, "\n".join(map(shown_command, self.commands)).encode())
+            run = self.folder / self.name
+            _replace(run, BEGUN, "\n".join(map(shown_command, self.commands)).encode())
             for words in self.commands:
                 if words[0] == _RUN:  # which goes on where the server is killed
-                    (place / BEGUN).unlink(missing_ok=True)
+                    (run / BEGUN).unlink(missing_ok=True)
                 if not self._one(words):
                     break
-            (place / BEGUN).unlink(missing_ok=True)
+            (run / BEGUN).unlink(missing_ok=True)
         except (TextgenError, OSError, ValueError) as error:
             self.has_failed, self.cause = True, str(error)
             logger.error("%s: %s", self.name, error)
@@ -69,12 +69,12 @@ class Job:
             self.is_alive = False
 
     def _one(self, words: Words) -> bool:
-        place = self.folder / self.name
+        run = self.folder / self.name
         self.shown += shown_command(words) + "\n"
         absolute = [str(self.folder / word) if isinstance(word, Path) else word for word in words]
         # A training is not stopped by a signal to the group of the server: that stops it itself,
         # or is killed, and the training goes on.
-        with _new_log(place) as log, self._lock:
+        with _new_log(run) as log, self._lock:
             if self._is_stopped:
                 return False
             self._process = subprocess.Popen(  # noqa: S603  # a list of words, and no shell
@@ -89,7 +89,7 @@ class Job:
         said, _ = self._process.communicate()
         self.has_failed = self._process.returncode != 0 and not self._is_stopped
         if said and not self._process.returncode:
-            _replace(place, "found.json", said)
+            _replace(run, "found.json", said)
         return self._process.returncode == 0
 
     def stop(self) -> None:

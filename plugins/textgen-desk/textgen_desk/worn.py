@@ -35,7 +35,7 @@ _MEAN: Final = 2.5  # of these bits for each word, at least
 
 @attrs.frozen
 class Word:
-    """A word of a text with its place, and its surprise in bits."""
+    """A word of a text with its position, and its surprise in bits."""
 
     start: int
     end: int
@@ -69,11 +69,11 @@ class Wider:
             blocks.append(block)
         ids = np.concatenate([block.tokens for block in blocks])
         bits = -np.nan_to_num(np.concatenate([block.logprobs for block in blocks])) / math.log(2)
-        places = Spelling(self.generator.tokenizer).places(text, ids)[:-1]
+        offsets = Spelling(self.generator.tokenizer).offsets(text, ids)[:-1]
         until = np.concatenate([[0.0], np.cumsum(bits)])
         for match in WORD.finditer(text):
             begin = match.start() - (text[match.start() - 1 : match.start()] == " ")
-            first, last = np.searchsorted(places, [begin, match.end()])
+            first, last = np.searchsorted(offsets, [begin, match.end()])
             yield Word(*match.span(), float(until[last] - until[first]))
 
 
@@ -157,8 +157,8 @@ def _phrases(text: str, words: list[Word], counts: Counter[str]) -> Iterator[tup
             last += 1
         run = words[first:last]
         rarities = [math.log2(total / (counts[text[w.start : w.end].lower()] + 1)) for w in run]
-        rare = [place for place, rarity in enumerate(rarities) if rarity >= _RARE_WORD_BITS]
-        gain = sum(rarities[place] - run[place].bits for place in rare if place)
+        rare = [index for index, rarity in enumerate(rarities) if rarity >= _RARE_WORD_BITS]
+        gain = sum(rarities[index] - run[index].bits for index in rare if index)
         enough = max(_PHRASE_GAIN_BITS, _MEAN * rare[-1]) if len(rare) > 1 else math.inf
         if len(run) >= _WORDS and rare[-1:] >= [_WORDS - 2] and gain >= enough:
             yield run[0].start, run[rare[-1]].end

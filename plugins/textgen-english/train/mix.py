@@ -74,13 +74,13 @@ def main() -> None:
 
 def cut(text: str) -> list[str]:
     """A text in pieces of whole paragraphs."""
-    places = [0]
-    while len(text) - places[-1] > PIECE * 3 // 2:
-        found = re.compile(r"\n+").search(text, places[-1] + PIECE)
+    cuts = [0]
+    while len(text) - cuts[-1] > PIECE * 3 // 2:
+        found = re.compile(r"\n+").search(text, cuts[-1] + PIECE)
         if found is None:
             break
-        places.append(found.end())
-    return [text[a:b] for a, b in zip(places, [*places[1:], len(text)], strict=True) if a < b]
+        cuts.append(found.end())
+    return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True) if a < b]
 
 
 def varied(piece: str, chance: random.Random, typographic: bool) -> str:

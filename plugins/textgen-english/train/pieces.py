@@ -45,16 +45,16 @@ class Pieces:
         begun = np.zeros(len(self.begins), bool)
         for row in range(len(begun)):
             while self.begins[row] + length + 1 > self.ends[row]:
-                passed, place = divmod(self.taken, len(self.starts))
+                passed, index = divmod(self.taken, len(self.starts))
                 order = np.random.default_rng([self.seed, passed]).permutation(len(self.starts))
-                piece, begun[row] = order[place], True
+                piece, begun[row] = order[index], True
                 last = piece + 1 == len(self.starts)
                 self.begins[row] = self.starts[piece] + 1
                 self.ends[row] = len(self.tokens) if last else self.starts[piece + 1]
                 self.taken += 1
-        places = self.begins[:, None] + np.arange(length + 1)
+        indices = self.begins[:, None] + np.arange(length + 1)
         self.begins += length
-        return np.asarray(self.tokens[places], np.int64), begun
+        return np.asarray(self.tokens[indices], np.int64), begun
 
 
 @attrs.define(eq=False)

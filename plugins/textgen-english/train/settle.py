@@ -44,7 +44,7 @@ SHOWN = 25  # steps
 
 
 def pieces(tokenizer: Any, chance: random.Random) -> Iterator[Any]:
-    """The ids (T,) of the pieces of mix.py, cut at random places as by cuts.py, (2,) which kind of
+    """The ids (T,) of the pieces of mix.py, cut at random as by cuts.py, (2,) which kind of
     marks each lacks, and whether its lines are whole.
     """
     texts = Path("pieces.txt").read_text(encoding="utf-8").split("\f")[1:-1]
@@ -55,10 +55,10 @@ def pieces(tokenizer: Any, chance: random.Random) -> Iterator[Any]:
         is_whole = len(BROKEN.findall(text)) <= FEW
         if not is_whole and chance.random() > WRAPPED:
             continue
-        places = [0]
-        while places[-1] < len(text):
-            places.append(places[-1] + 1 + int(chance.expovariate(1 / APART)))
-        parts = [tokenizer.encode(text[a:b]) for a, b in pairwise(places)]
+        cuts = [0]
+        while cuts[-1] < len(text):
+            cuts.append(cuts[-1] + 1 + int(chance.expovariate(1 / APART)))
+        parts = [tokenizer.encode(text[a:b]) for a, b in pairwise(cuts)]
         lacks = np.argmin([len(re.findall(kind, text)) for kind in KINDS])
         yield np.concatenate(parts).astype(np.int64), lacks, is_whole
 
@@ -68,17 +68,17 @@ def windows(drawn: Iterator[Any], chance: random.Random) -> Iterator[Any]:
     what `pieces` tells of them. The first windows begin anywhere.
     """
     rows = [next(drawn) for _ in range(BATCH)]
-    places = [chance.randrange(len(row) - WINDOW) for row, *_ in rows]
+    starts = [chance.randrange(len(row) - WINDOW) for row, *_ in rows]
     goes_on = [False] * BATCH
     while True:
-        parts = [row[p : p + WINDOW + 1] for (row, *_), p in zip(rows, places, strict=True)]
+        parts = [row[p : p + WINDOW + 1] for (row, *_), p in zip(rows, starts, strict=True)]
         facts = [torch.tensor([row[i] for row in rows]) for i in (1, 2)]
         yield torch.from_numpy(np.stack(parts)), torch.tensor(goes_on), *facts
         for i in range(BATCH):
-            places[i] += WINDOW
-            goes_on[i] = places[i] + WINDOW + 1 <= len(rows[i][0])
+            starts[i] += WINDOW
+            goes_on[i] = starts[i] + WINDOW + 1 <= len(rows[i][0])
             if not goes_on[i]:
-                rows[i], places[i] = next(drawn), 0
+                rows[i], starts[i] = next(drawn), 0
 
 
 def losses(model: Any, texts: list[str], read: Any, carried: Any) -> Any:

@@ -66,14 +66,14 @@ def run_layer(
     if not carried:
         zeros = bias_hh.new_zeros(batch, weight_hh.shape[1])
         carried = (zeros, zeros) if cell == "lstm" else (zeros,)
-    places = torch.arange(steps * batch).view(steps, batch)
+    indices = torch.arange(steps * batch).view(steps, batch)
     if rows is not None:
-        places = rows.long().contiguous()
-        least, most = map(int, places.aminmax())
+        indices = rows.long().contiguous()
+        least, most = map(int, indices.aminmax())
         if least < 0 or most >= len(x):
             raise IndexError(f"rows of {len(x)} are from {least} to {most}")
     made: tuple[Tensor, ...] = _Layer.apply(  # type: ignore[no-untyped-call]
-        cell, given, places, weight_hh, bias_hh, *carried
+        cell, given, indices, weight_hh, bias_hh, *carried
     )
     return made
 

@@ -56,10 +56,10 @@ class Product:
         ):
             for vector in range(self.tile.vectors):
                 first = top * row + (left + vector * LANES) * column
-                places = [first + i * row for i in range(step)]
+                indices = [first + i * row for i in range(step)]
                 values = [
-                    weight[place] if column == 1 else weight.gathered(place, column)
-                    for place in places
+                    weight[index] if column == 1 else weight.gathered(index, column)
+                    for index in indices
                 ]
                 packed.write_weights(
                     left * self.depth + top * self.tile.columns + vector * LANES * step, values
@@ -107,8 +107,8 @@ class Product:
         for row, vector in itertools.product(range(rows), vectors):
             totals[row, vector] = start[row * start_width + vector * LANES].value
         with loop(builder, self.depth, step, carried=totals) as depth:
-            place = depth * self.tile.columns
-            weights = [panel.weights(place + vector * LANES * step) for vector in vectors]
+            index = depth * self.tile.columns
+            weights = [panel.weights(index + vector * LANES * step) for vector in vectors]
             for row in range(rows):
                 repeated = a.repeated(depth + row * a_width)
                 for vector in vectors:

@@ -168,19 +168,19 @@ class _Writer:
             before = hidden.at(t * (rows * units))
             product.write(before, units, arrays["packed"], arrays["bias"], 0, arrays["recurrent"])
             with loop(builder, rows) as row, loop(builder, units, LANES) as unit:
-                place = t * rows + row
+                step_row = t * rows + row
                 given = _vectors(
-                    arrays["given"].at(arrays["rows"].integer(place) * width),
+                    arrays["given"].at(arrays["rows"].integer(step_row) * width),
                     unit,
                     units,
                     cell.gates,
                 )
                 recurrent = _vectors(arrays["recurrent"].at(row * width), unit, units, cell.gates)
-                made = cell.forward(given, recurrent, state[place * units + unit])
-                hidden[(place + rows) * units + unit] = made.hidden
+                made = cell.forward(given, recurrent, state[step_row * units + unit])
+                hidden[(step_row + rows) * units + unit] = made.hidden
                 if made.state is not None:
-                    state[(place + rows) * units + unit] = made.state
-                saved = arrays["saved"].at(place * (cell.saved * units))
+                    state[(step_row + rows) * units + unit] = made.state
+                saved = arrays["saved"].at(step_row * (cell.saved * units))
                 for i, vector in enumerate(made.saved):
                     saved[unit + i * units] = vector
         builder.ret_void()
@@ -198,16 +198,23 @@ class _Writer:
         with loop(builder, steps) as back:
             t = steps + (back + 1) * -1
             with loop(builder, rows) as row, loop(builder, units, LANES) as unit:
-                place, own = t * rows + row, row * units + unit
+                step_row, own = t * rows + row, row * units + unit
                 saved = _vectors(
-                    arrays["saved"].at(place * (cell.saved * units)), unit, units, cell.saved
+                    arrays["saved"].at(step_row * (cell.saved * units)), unit, units, cell.saved
                 )
-                before, after = state[place * units + unit], state[(place + rows) * units + unit]
+                before, after = (
+                    state[step_row * units + unit],
+                    state[(step_row + rows) * units + unit],
+                )
                 made = cell.backward(
-                    saved, arrays["dy"][place * units + unit] + dh[own], carried[own], before, after
+                    saved,
+                    arrays["dy"][step_row * units + unit] + dh[own],
+                    carried[own],
+                    before,
+                    after,
                 )
-                gradients = arrays["gradients"].at(place * width)
-                sums = arrays["sums"].at(arrays["rows"].integer(place) * width)
+                gradients = arrays["gradients"].at(step_row * width)
+                sums = arrays["sums"].at(arrays["rows"].integer(step_row) * width)
                 for i, vector in enumerate(made.gates):
                     gradients[unit + i * units] = vector
                     sums[unit + i * units] = sums[unit + i * units] + vector

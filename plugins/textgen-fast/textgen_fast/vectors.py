@@ -148,7 +148,7 @@ class Array:
         return self.bytes == 2
 
     def at(self, index: Index) -> Array:
-        """The array from this place on."""
+        """The array from this index on."""
         offset = self.builder.mul(_int64(index), ir.Constant(_I64, self.bytes))
         return attrs.evolve(
             self, pointer=self.builder.gep(self.pointer, [offset], source_etype=ir.IntType(8))
@@ -224,15 +224,15 @@ def loop(
     else:
         builder.cbranch(builder.icmp_signed("<", start, _int64(count)), body, after)
     builder.position_at_end(body)
-    place = builder.phi(_I64)
-    place.add_incoming(start, before)
+    index = builder.phi(_I64)
+    index.add_incoming(start, before)
     changing = {key: builder.phi(value.type) for key, value in carried.items()}
     for key, value in carried.items():
         changing[key].add_incoming(value, before)
     carried.update(changing)
-    yield Number(builder, place)
-    following = builder.add(place, _int64(step))
-    place.add_incoming(following, builder.block)
+    yield Number(builder, index)
+    following = builder.add(index, _int64(step))
+    index.add_incoming(following, builder.block)
     for key, value in carried.items():
         changing[key].add_incoming(value, builder.block)
     builder.cbranch(builder.icmp_signed("<", following, _int64(count)), body, after)

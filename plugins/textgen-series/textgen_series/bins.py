@@ -128,10 +128,10 @@ def _survey(blocks: Iterable[Values]) -> tuple[Values, float, float]:
         reservoir[filled : filled + fits] = block[:fits]
         filled += fits
         rest = block[fits:]
-        places = (
+        slots = (
             generator.random(len(rest)) * np.arange(seen + fits + 1, seen + len(block) + 1)
         ).astype(np.int64)
-        reservoir[places[places < _SAMPLE]] = rest[places < _SAMPLE]
+        reservoir[slots[slots < _SAMPLE]] = rest[slots < _SAMPLE]
         seen += len(block)
     if not seen:
         raise CorpusError("the corpus has no number; the tokenizer bins takes one number a line")

@@ -72,8 +72,8 @@ class CSVColumn:
         """The numbers in the column; a first row that has none in this column is a row of names."""
         column = self.config.column
         index = column - 1 if isinstance(column, int) else -1
-        for place, (line, row) in enumerate(rows):
-            if place == 0 and isinstance(column, str):
+        for number, (line, row) in enumerate(rows):
+            if number == 0 and isinstance(column, str):
                 index = self._find(column, row)
                 continue
             if len(row) <= index:
@@ -81,7 +81,7 @@ class CSVColumn:
             try:
                 yield parse(row[index])
             except ValueError:
-                if place:
+                if number:
                     text = f"{row[index][:40]!r} in column {column!r} is not a finite number"
                     raise self._error(text, line) from None
 

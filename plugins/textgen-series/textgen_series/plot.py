@@ -44,23 +44,22 @@ def draw(report: Report) -> str:
     ]
     for number, horizon in enumerate(report.horizons):
 
-        def place(values: Values, horizon: Horizon = horizon) -> list[tuple[str, str]]:
-            # A diverging forecast leaves the panel; far outside, its exact place is of no use to a
-            # renderer.
+        def points(values: Values, horizon: Horizon = horizon) -> list[tuple[str, str]]:
+            # A diverging forecast leaves the panel; renderers need no exact position far outside.
             y = np.clip(PANEL * (high - values) / (high - low), -PANEL, 2 * PANEL)
             x = LEFT + (horizon.targets + 1 - first) * scale_x
             return [(f"{a:.1f}", f"{b:.1f}") for a, b in zip(x, y, strict=True)]
 
-        dots = "".join(f'<circle cx="{x}" cy="{y}" r="1.4"/>' for x, y in place(horizon.actual))
-        band = _path(place(horizon.low) + place(horizon.high)[::-1])
+        dots = "".join(f'<circle cx="{x}" cy="{y}" r="1.4"/>' for x, y in points(horizon.actual))
+        band = _path(points(horizon.low) + points(horizon.high)[::-1])
         parts += [
             f'<g transform="translate(0 {TOP + number * (PANEL + GAP)})">',
             _title(horizon),
             *_axes(x_ticks, y_ticks, first, scale_x, labels=number == len(report.horizons) - 1),
             f'<g clip-path="url(#panel)"><path class="band" d="{band}Z"/>',
             f'<g class="actual">{dots}</g>',
-            f'<path class="line linear" d="{_path(place(horizon.linear))}"/>',
-            f'<path class="line model" d="{_path(place(horizon.fed_back))}"/></g>',
+            f'<path class="line linear" d="{_path(points(horizon.linear))}"/>',
+            f'<path class="line model" d="{_path(points(horizon.fed_back))}"/></g>',
             "</g>",
         ]
     body = "\n  ".join(parts)

@@ -113,8 +113,8 @@ def different(server: Server, count: int) -> None:
     sizes = []
     with ThreadPoolExecutor(8) as pool:
         for tenth in range(10):
-            places = range(tenth * count // 10, (tenth + 1) * count // 10)
-            list(pool.map(lambda i: server.post(own(i), "b"), places))
+            indices = range(tenth * count // 10, (tenth + 1) * count // 10)
+            list(pool.map(lambda i: server.post(own(i), "b"), indices))
             sizes.append(round(server.memory(), 1))
     print(json.dumps({"different requests": count, "memory_mb": sizes}), flush=True)
 

@@ -285,7 +285,7 @@ class Server:
         """Count texts, each as often as it has lanes, while they are generated or wait. Raises
         ApiError where too many do.
 
-        One key of several has half of the places that the others leave. A request with more lanes
+        One key of several has half of the capacity that the others leave. A request with more lanes
         than a key may have takes all of them.
         """
         share = 2 if len(self.access.keys) > 1 else 1

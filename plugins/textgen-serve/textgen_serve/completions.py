@@ -104,7 +104,7 @@ class Job:
 
     async def prepare(self) -> None:
         """Check and encode the prompts, and score them if that is asked for. Raises ApiError."""
-        for place, prompt in enumerate(self.completion.prompts):
+        for number, prompt in enumerate(self.completion.prompts):
             await asyncio.sleep(0)  # each of many takes a part of a millisecond
             try:
                 await self._prepare(prompt)
@@ -112,7 +112,7 @@ class Job:
                 raise refusal(error) from error
             except ApiError as error:
                 if len(self.completion.prompts) > 1:
-                    error.message = f"prompt {place}: {error.message}"
+                    error.message = f"prompt {number}: {error.message}"
                 raise
 
     async def answer(self) -> bytes:
@@ -174,11 +174,12 @@ class Job:
 
     def _whole(self, made: Sequence[Generation]) -> dict[str, Any]:
         asked, choices = self.completion, list[dict[str, Any]]()
-        for place, prompt in enumerate(self._prompts):
-            own = made[place * asked.texts : (place + 1) * asked.texts]
-            for text in sorted(own, key=_mean_logprob) if asked.texts > asked.n else own:
-                if len(choices) < (place + 1) * asked.n:
-                    choices.append(self._choice(len(choices), prompt, text))
+        for number, prompt in enumerate(self._prompts):
+            texts = made[number * asked.texts : (number + 1) * asked.texts]
+            if asked.texts > asked.n:  # the best of them
+                texts = sorted(texts, key=_mean_logprob)[: asked.n]
+            for text in texts:
+                choices.append(self._choice(len(choices), prompt, text))
         return {**self._frame, "choices": choices, "usage": self.usage()}
 
     def _choice(self, index: int, prompt: PreparedPrompt, made: Generation) -> dict[str, Any]:
@@ -195,7 +196,7 @@ class Job:
         if asked.logprobs is not None:
             skip = 0 if asked.echo else prompt.given.held
             texts = self._spelling.pieces(prompt.ids, skip)
-            *offsets, offset = self._prompt_places(prompt) if asked.echo else [0]
+            *offsets, offset = self._prompt_offsets(prompt) if asked.echo else [0]
             for token in made.tokens:
                 offsets.append(offset)
                 offset += len(texts.add(token))
@@ -212,10 +213,10 @@ class Job:
             choice["prompt_token_ids"] = prompt.ids.tolist()
         return choice
 
-    def _prompt_places(self, prompt: PreparedPrompt) -> list[int]:
-        """Places in the prompt where its tokens begin, and the text's first."""
+    def _prompt_offsets(self, prompt: PreparedPrompt) -> list[int]:
+        """Offsets in the prompt where its tokens begin, and the text's first."""
         end = len(prompt.text) - prompt.given.held
-        return [*self._spelling.places(prompt.text[:end], prompt.ids)[:-1], end]
+        return [*self._spelling.offsets(prompt.text[:end], prompt.ids)[:-1], end]
 
     def usage(self) -> dict[str, int]:
         """The number of tokens: of prompts, of all texts, and together."""
@@ -336,7 +337,7 @@ class ChoiceEvents:
         """The prompt, which may be long."""
         asked, prompt, logprobs = self._asked, self._prompt, None
         if asked.logprobs is not None:
-            *offsets, self._offset = self._job._prompt_places(prompt)
+            *offsets, self._offset = self._job._prompt_offsets(prompt)
             self._ready = prompt.text[self._offset :]  # comes with the first token
             logprobs = legacy(_cut(prompt.scores, asked.logprobs), offsets, self._spelling)
         text = prompt.text.removesuffix(self._ready)

@@ -36,7 +36,7 @@ class Spelling:
         """Reads the tokens that follow others, without so many characters of the first."""
         return TokenTexts(self._tokenizer, before, skip)
 
-    def places(self, text: str, ids: Ids) -> list[int]:
+    def offsets(self, text: str, ids: Ids) -> list[int]:
         """Characters where each of the ids (T,) of a text begins in it, and where it ends: of
         the text as it was given, which the tokenizer may have normalised.
         """
@@ -45,9 +45,9 @@ class Spelling:
             self._tokenizer,
             unknown_id(self._tokenizer),
         )
-        places = np.cumsum([0, *(len(texts.add(token)) for token in ids.tolist())])
+        offsets = np.cumsum([0, *(len(texts.add(token)) for token in ids.tolist())])
         if (spelled := tokenizer.decode(ids)) == text:
-            return list(map(int, places))
+            return list(map(int, offsets))
 
         def normalised(part: str) -> str:
             own = tokenizer.encode(part)
@@ -59,10 +59,10 @@ class Spelling:
             if "".join(map(known.__getitem__, parts)) == spelled:
                 ours = np.cumsum([0, *map(len, parts)])
                 theirs = np.cumsum([0, *(len(known[part]) for part in parts)])
-                at = np.searchsorted(theirs, places, "right") - 1
-                inside = np.minimum(places - theirs[at], np.diff(ours, append=ours[-1])[at])
+                at = np.searchsorted(theirs, offsets, "right") - 1
+                inside = np.minimum(offsets - theirs[at], np.diff(ours, append=ours[-1])[at])
                 return list(map(int, ours[at] + inside))
-        return list(map(int, np.minimum(places, len(text))))
+        return list(map(int, np.minimum(offsets, len(text))))
 
 
 class TokenTexts:
@@ -84,7 +84,7 @@ class TokenTexts:
 def legacy(
     entries: Iterable[TokenLogprobs], offsets: Sequence[int], spelling: Spelling, skip: int = 0
 ) -> dict[str, Any]:
-    """The `logprobs` of a choice: of each token its text, log-probability, alternatives and place
+    """The `logprobs` of a choice: of each token its text, log-probability, alternatives and offset
     in the text. The first is without `skip` characters, which are in the prompt.
 
     The token itself is always among the alternatives. Of tokens with one text, the likeliest

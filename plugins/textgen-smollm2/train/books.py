@@ -3,7 +3,7 @@
     python books.py FOLDER...
 
 A folder holds a file AUTHOR_TITLE.txt.gz for each book. From each come pieces of some 8,000
-characters, from places all over it: more of a longer one, but less than in proportion. They are
+characters, from all over it: more of a longer one, but less than in proportion. They are
 shuffled. Four books of five lose the underscores of their italics.
 """
 

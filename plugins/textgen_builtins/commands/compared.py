@@ -154,8 +154,8 @@ def _settings(summary: RunSummary) -> dict[str, Any]:
     tables = {key: value for key, value in summary.tables().items() if key != "output"}
     for kind in _CHAINS:
         chain = tables.pop(kind, None)
-        for place, table in enumerate(chain if isinstance(chain, list) else ()):
-            tables[f"{kind}.{place}"] = table
+        for index, table in enumerate(chain if isinstance(chain, list) else ()):
+            tables[f"{kind}.{index}"] = table
     settings, made_of = flat(tables), summary.record.get("fingerprint")
     corpus = made_of.get("corpus") if isinstance(made_of, Mapping) else None
     if isinstance(corpus, Mapping):

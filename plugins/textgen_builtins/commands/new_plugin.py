@@ -112,8 +112,8 @@ def _files(name: str, module: str, component: str, kind: str) -> Iterator[tuple[
     values["table"] = Template(next(iter(own.values()), "")).substitute(values)
     values["usage"] = Template(usage).substitute(values)
     for path, text in templates.items():
-        place = path.format(module=module, component_=component.replace("-", "_"))
-        yield place, Template(text).substitute(values)
+        name = path.format(module=module, component_=component.replace("-", "_"))
+        yield name, Template(text).substitute(values)
     yield f"{module}/py.typed", ""
 
 

@@ -24,7 +24,7 @@ _MARKS: Final = {  # the longer first: UTF-32 begins as UTF-16 does
 _USUAL_ENCODING: Final = "cp1252"  # charset-normalizer alone reads French as cp1250
 _EQUAL_CHAOS: Final = 0.02  # difference of its measure of chaos that says nothing
 _NO_TEXTS: Final = {
-    b"%PDF": "a PDF, which has places of letters and no paragraphs",
+    b"%PDF": "a PDF, which has positions of letters and no paragraphs",
     b"PK\3\4": "a ZIP archive: unpack it, or if it is .docx, .odt or .epub, give it that suffix",
     b"{\\rtf": "an RTF document, which is read by the name .rtf",
     b"\xd0\xcf\x11\xe0": "a DOC document of before 2007",
@@ -55,8 +55,10 @@ def decode(pieces: Iterable[bytes], path: Path, encoding: str = AUTO) -> Iterato
             yield text
     except UnicodeDecodeError as error:
         data, start = error.object, error.start
-        place = offset + len(piece) - len(data) + start
-        cause = f"it is not {encoding}: byte 0x{data[start]:02x} at offset {place} ({error.reason})"
+        position = offset + len(piece) - len(data) + start
+        cause = (
+            f"it is not {encoding}: byte 0x{data[start]:02x} at offset {position} ({error.reason})"
+        )
         if encoding == "utf-8" and not (is_ascii and data[:start].isascii()):
             advice = "text before it is utf-8, so the file is damaged there: mend it"
         else:

@@ -111,14 +111,14 @@ def visible_files(folder: Path) -> Iterable[Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    for place, folders, files in os.walk(folder, onerror=fail):
+    for parent, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [
             name
             for name in folders
             if not name.startswith(_HIDDEN_PREFIXES)
-            and not all(os.path.lexists(os.path.join(place, name, own)) for own in _OF_RUNS)
+            and not all(os.path.lexists(os.path.join(parent, name, own)) for own in _OF_RUNS)
         ]
-        yield from (Path(place, name) for name in files if not name.startswith(_HIDDEN_PREFIXES))
+        yield from (Path(parent, name) for name in files if not name.startswith(_HIDDEN_PREFIXES))
 
 
 def _is_hidden(path: Path) -> bool:

@@ -62,7 +62,7 @@ class _Vocabulary:
 class Format:
     """Keeps the tokens that continue a text of a form; where nothing can follow, the text ends.
 
-    The state is `begin`, the place of the text's first token in the history, or -1 before it.
+    The state is `begin`, the index of the text's first token in the history, or -1 before it.
     A prompt that is added later to a saved text belongs to the text, and has to follow the form.
 
     make   makes llguidance's matcher for the beginning of a text, whose copies share tables of a

@@ -136,12 +136,12 @@ def logit_bias(config: configs.LogitBiasConfig, context: BuildContext) -> Sample
     assert context.tokenizer is not None
     bias = np.zeros((1, context.vocab_size), np.float32)
     for token, value in cast("dict[Any, float]", config.bias).items():
-        if (place := _token(token, context.tokenizer)) is None:
+        if (index := _token(token, context.tokenizer)) is None:
             expected = "expected the text of one token of the vocabulary"
             if isinstance(token, int):
                 expected = f"expected a token id from 0 to {context.vocab_size - 1}"
             raise PipelineError([Fault("bias", expected, reprlib.repr(token))], "sampler")
-        bias[0, place] = _bounded(value)
+        bias[0, index] = _bounded(value)
     return Plain(lambda logits: logits + ops.like(bias, logits))
 
 

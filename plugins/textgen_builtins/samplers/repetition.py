@@ -89,7 +89,7 @@ class Dry:
         multiplier * 1.75 ** (n - allowed_length) * log2(1 + times)
 
     n      number of words in the longest repetition that the token extends
-    times  number of places where the token follows a repetition of allowed_length words or more
+    times  how often the token follows a repetition of allowed_length words or more
 
     The penalty grows exponentially with n: a phrase may come again, and a loop ends. What stands
     between words does not count. Within a word no token gets a penalty, so that none is broken. The

@@ -14,7 +14,7 @@ from textgen.protocols import Ids, Lanes, Moves, Tensors, Tokenizer
 from textgen_builtins.strategies.config import BannedPhrasesConfig
 
 _MANY = 32
-"""Tokens that are banned at one place one by one. Then all that complete a phrase there are."""
+"""Tokens that are banned at one position one by one. Then all that complete a phrase there are."""
 
 
 class BannedPhrases:
@@ -25,7 +25,7 @@ class BannedPhrases:
     row. Some may be of an earlier part of the text, which was saved.
     """
 
-    # A hundred overlapping phrases need nine. With more, texts share no places with plain ones.
+    # A hundred overlapping phrases need nine. With more, texts share no positions with plain ones.
     lanes = 16
 
     def __init__(self, phrases: Sequence[str], tokenizer: Tokenizer) -> None:
@@ -55,14 +55,14 @@ class BannedPhrases:
         lane_at = {len(before): lane for lane, before in enumerate(lanes.tokens)}
         text = self._decoded(new)
         if (found := self._find(text, len(self._decoded(known).rstrip("\ufffd")))) is not None:
-            begin = first + self._places(new, [found])[0]
+            begin = first + self._positions(new, [found])[0]
             return self._back(lanes, recent, lane_at.get(begin, 0), token)
 
         starts = range(max(0, len(text) - self._longest), len(text))
-        open_places = self._places(new, [i for i in starts if self._may_begin(text[i:])])
-        since = max(0, min(open_places, default=len(known) + 1) - 1)
-        kept = [first + i for i in open_places if first + i in lane_at][: self.lanes - 1]
-        parents = [lane_at[place] for place in kept]
+        open_positions = self._positions(new, [i for i in starts if self._may_begin(text[i:])])
+        since = max(0, min(open_positions, default=len(known) + 1) - 1)
+        kept = [first + i for i in open_positions if first + i in lane_at][: self.lanes - 1]
+        parents = [lane_at[position] for position in kept]
         state = _state(
             np.concatenate([np.zeros_like(banned[:1]), banned[parents]]),
             [new[since:], *(recent[lane] for lane in parents)],
@@ -76,11 +76,11 @@ class BannedPhrases:
         That is lane 0 for a phrase that begins in the newest token, and for one that begins where
         no lane waits: in an earlier part of the text, for example.
         """
-        place = len(lanes.tokens[back])
-        waiting = [lane for lane in range(1, len(lanes)) if len(lanes.tokens[lane]) < place]
+        position = len(lanes.tokens[back])
+        waiting = [lane for lane in range(1, len(lanes)) if len(lanes.tokens[lane]) < position]
         kept = [back, *waiting]
         banned = lanes.state["banned"][kept]
-        banned[0, token if back == 0 else lanes.tokens[0][place]] = True
+        banned[0, token if back == 0 else lanes.tokens[0][position]] = True
         if back == 0 and np.count_nonzero(banned[0]) % _MANY == 0:
             banned[0] |= self._completing(self._decoded(recent[0]))
         final = min(len(lanes.tokens[lane]) for lane in kept)
@@ -99,14 +99,14 @@ class BannedPhrases:
     def _may_begin(self, text: str) -> bool:
         """Whether a text, maybe cut within a character, is the beginning of a phrase."""
         text = text.rstrip("\ufffd")
-        place = bisect_left(self._phrases, text)
-        return place < len(self._phrases) and self._phrases[place].startswith(text)
+        index = bisect_left(self._phrases, text)
+        return index < len(self._phrases) and self._phrases[index].startswith(text)
 
-    def _places(self, ids: Ids, starts: Sequence[int]) -> list[int]:
-        """The places of the tokens that hold the characters `starts` of their text, in order."""
+    def _positions(self, ids: Ids, starts: Sequence[int]) -> list[int]:
+        """The positions of the tokens that hold the characters `starts` of their text, in order."""
         if not starts:
             return []
-        ends = [len(self._tokenizer.decode(ids[:place])) for place in range(1, len(ids))]
+        ends = [len(self._tokenizer.decode(ids[:count])) for count in range(1, len(ids))]
         return sorted({sum(end <= start for end in ends) for start in starts})
 
     def _completing(self, text: str) -> npt.NDArray[np.bool_]:

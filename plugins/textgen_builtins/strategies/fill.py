@@ -18,15 +18,15 @@ class Fill:
 
     def step(self, lanes: Lanes) -> Moves | Ranking:
         """A token for each candidate; when all have ended, the suffix; then the ranking."""
-        count, places = self._count, range(self._count)
+        count, rows = self._count, range(self._count)
         if len(lanes) > count:
             return self._ranking(lanes)
         if len(lanes) < count:  # each draws with random numbers of its own from here on
             return Moves([0] * count, [()] * count)
         if lanes.ended.all():
-            return Moves([*places, *places], [*[()] * count, *[self._suffix] * count])
+            return Moves([*rows, *rows], [*[()] * count, *[self._suffix] * count])
         drawn = zip(lanes.ended, lanes.draw(), strict=True)
-        return Moves(places, [() if ended else (token,) for ended, token in drawn])
+        return Moves(rows, [() if ended else (token,) for ended, token in drawn])
 
     def _ranking(self, lanes: Lanes) -> Ranking:
         before, (first, *rest) = lanes.logprobs(), self._suffix

@@ -290,7 +290,7 @@ def _learnt(counts: Mapping[tuple[int, ...], int]) -> Iterator[Pair]:
         number, pair = heapq.heappop(queue)
         if times[pair] < _MIN_PAIRS:
             continue
-        if times[pair] != -number:  # some of its places have gone since it was queued
+        if times[pair] != -number:  # some of its occurrences have gone since it was queued
             heapq.heappush(queue, (-times[pair], pair))
             continue
         changed = set[Pair]()
@@ -308,11 +308,11 @@ def _learnt(counts: Mapping[tuple[int, ...], int]) -> Iterator[Pair]:
 def _with_merge(ids: list[int], pair: Pair, made: int) -> list[int]:
     """A word after a merge."""
     first, second = pair
-    merged, place = list[int](), 0
-    while place < len(ids):
-        is_pair = ids[place] == first and ids[place + 1 : place + 2] == [second]
-        merged.append(made if is_pair else ids[place])
-        place += 2 if is_pair else 1
+    merged, index = list[int](), 0
+    while index < len(ids):
+        is_pair = ids[index] == first and ids[index + 1 : index + 2] == [second]
+        merged.append(made if is_pair else ids[index])
+        index += 2 if is_pair else 1
     return merged
 
 

@@ -168,7 +168,7 @@ def _forward_in_rows(module: Any, tokens: Ids, context: int) -> Array:
 
     rows = max(1, min(_ROWS, len(tokens) // (2 * _LEAD_TOKENS)))
     length = -(-max(0, len(tokens) - _LEAD_TOKENS) // rows)
-    places = np.minimum(
+    indices = np.minimum(
         np.arange(rows)[:, None] * length + np.arange(_LEAD_TOKENS + length), len(tokens) - 1
     )
     training, device = module.training, next(module.parameters()).device
@@ -184,12 +184,12 @@ def _forward_in_rows(module: Any, tokens: Ids, context: int) -> Array:
 
     shares = min(rows, torch.get_num_threads()) if device.type == "cpu" else 1
     if shares == 1:
-        parts = [logits_of(tokens[places])]
+        parts = [logits_of(tokens[indices])]
     else:
         threads = worker_threads(shares)
         made = [
             thread.submit(logits_of, tokens[part])
-            for thread, part in zip(threads, np.array_split(places, shares), strict=True)
+            for thread, part in zip(threads, np.array_split(indices, shares), strict=True)
         ]
         for thread in threads:
             thread.shutdown()

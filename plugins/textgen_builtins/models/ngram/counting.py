@@ -34,7 +34,7 @@ class CountTrainer:
     """textgen.protocols.Trainer for an NgramModel: a step for each order, and one for words and the
     gate.
 
-    max_tokens   tokens of the training text that are counted at most, in spans from 64 places
+    max_tokens   tokens of the training text that are counted at most, in spans from 64 parts
                  of it, with a warning where the text has more
 
     The model has its n-grams after the last order, and its words and gate after the last step. The
@@ -96,7 +96,7 @@ class CountTrainer:
         if len(tokens) > self.max_tokens:
             warnings.warn(
                 f"{self.max_tokens:,} of the {len(tokens):,} tokens of the text are counted, from "
-                f"{_PARTS} places of it; "
+                f"{_PARTS} parts of it; "
                 "max_tokens of the trainer counts more, for 100 bytes of memory each",
                 stacklevel=2,
             )
@@ -219,14 +219,14 @@ class Counter:
         """
         below, n = self._top, len(self._orders) + 1
         contexts = np.zeros(len(self._tokens), np.int64) if below is None else below.ngrams[:-1]
-        keys, places, ngrams, counts = np.unique(
+        keys, firsts, ngrams, counts = np.unique(
             contexts * self._vocab_size + self._tokens[n - 1 :],
             return_index=True,
             return_inverse=True,
             return_counts=True,
         )
         if below is not None:
-            self._settle(below, places)
+            self._settle(below, firsts)
         self._top = _Order(
             n, keys, counts, 1 if below is None else len(below.keys), contexts, ngrams
         )
@@ -244,11 +244,11 @@ class Counter:
         counts = np.concatenate([counts for _, counts in self._orders])
         return Trie(self._vocab_size, np.concatenate(keys), counts, sizes.tolist())
 
-    def _settle(self, below: _Order, places: Ints) -> None:
+    def _settle(self, below: _Order, firsts: Ints) -> None:
         """Count what comes before the n-grams of the order below, now that another order is on top
         of it.
 
-        places   (E,) where the longer n-grams occur first, in positions from n - 1 of theirs
+        firsts   (E,) where the longer n-grams occur first, in positions from n - 1 of theirs
 
         The beginning of the text counts as something that comes before, so that no count is 0.
         N-grams that begin with the end of a document keep their counts, as those that begin with
@@ -256,7 +256,7 @@ class Counter:
         """
         begin = self._tokens[: len(below.ngrams)] == (self._end if below.n > 1 else _NO_TOKEN)
         kept = below.ngrams[begin]
-        counts = np.bincount(below.ngrams[places + 1], minlength=len(below.keys))
+        counts = np.bincount(below.ngrams[firsts + 1], minlength=len(below.keys))
         if len(below.ngrams):
             counts[below.ngrams[0]] += 1
         counts[kept] = below.counts[kept]

@@ -49,7 +49,7 @@ class CountConfig:
 
     max_tokens: int = option(
         10_000_000,
-        help="tokens of the training text that are counted at most, in spans from 64 places of "
+        help="tokens of the training text that are counted at most, in spans from 64 parts of "
         "it; 10 million take about a gigabyte of memory",
         validator=ge(1),
     )

@@ -101,15 +101,15 @@ class RecentContexts:
         (rows, asked, _, size), count = out.shape, tokens.shape[1]
         step = max(1, min(_TOKENS, _VALUES // size) // max(1, rows))
         for start in range(0, max(1, count), step):
-            places = slice(max(0, start - count + asked), max(0, start + step - count + asked))
-            self._read(tokens[:, start : start + step], out[:, places] if count else out)
+            scored = slice(max(0, start - count + asked), max(0, start + step - count + asked))
+            self._read(tokens[:, start : start + step], out[:, scored] if count else out)
 
     def _read(self, tokens: Ints, out: Floats32) -> None:
         """`read` of tokens that are all fed at once."""
         rows, asked, _, size = out.shape
         text, first = np.concatenate([self._past, tokens], axis=1), tokens.shape[1] + 1 - asked
         hashes = self._hashes(text).reshape(EXPERTS, _LENGTHS_OF_EXPERT, rows, -1)
-        checks, places = (
+        checks, hashes = (
             (hashes >> _HIGH_SHIFT).astype(np.int64),
             (hashes & _LOW_MASK).astype(np.int64),
         )
@@ -121,7 +121,7 @@ class RecentContexts:
         self._past = text[:, tokens.shape[1] :]
         for expert, table in enumerate(self._tables):
             slots, new = table.shape[2], entries[expert].astype(table.dtype)
-            slot = places[expert] % slots + starts * slots
+            slot = hashes[expert] % slots + starts * slots
             found = _exchange(table.reshape(-1, table.shape[3]), slot, new, first)
             check, token = np.divmod(found, self._base)
             known = (check == checks[expert, ..., first:].reshape(-1, 1)) & (token > 0)
@@ -134,28 +134,28 @@ class RecentContexts:
         after each.
         """
         length = len(self._powers)
-        places = np.arange(length, text.shape[1] + 1)[:, None] - np.arange(1, length + 1)
-        terms = (text[:, places] + 2).astype(np.uint64) * self._powers  # (B, T + 1, L)
+        indices = np.arange(length, text.shape[1] + 1)[:, None] - np.arange(1, length + 1)
+        terms = (text[:, indices] + 2).astype(np.uint64) * self._powers  # (B, T + 1, L)
         sums = np.cumsum(terms, axis=2)[:, :, self._lengths - 1].transpose(2, 0, 1)
         hashes: Hashes = (sums ^ (sums >> _SHIFT)) * _FACTOR64
         return hashes
 
 
-def _exchange(table: Entries, places: Ints, new: Entries, first: int) -> Entries:
+def _exchange(table: Entries, slot_at: Ints, new: Entries, first: int) -> Entries:
     """Put the entries `new` (..., T) into slots of `table` (P, M) in order, and look into slots
     meanwhile.
 
-    places   (..., T + 1) numbers of slots. Entry t goes into the slot at place t
+    slot_at  (..., T + 1) the index of a slot for each time t. Entry t goes into slot_at[..., t]
 
-    Returns (Q, M), the newest first: what is in the slot at each place t from `first` on after the
+    Returns (Q, M), the newest first: for each time t from `first` on, what is in its slot after the
     entries before t.
     """
-    count, asked = places.shape[-1], places[..., first:].reshape(-1)
+    count, asked = slot_at.shape[-1], slot_at[..., first:].reshape(-1)
     if count <= 2:  # no slot takes two, as the step of a text that is made
-        slots = places[..., :-1].reshape(-1)
+        slots = slot_at[..., :-1].reshape(-1)
         table[slots] = np.concatenate([new.reshape(-1, 1), table[slots, :-1]], axis=1)
         return table[asked]
-    moments = places * count + np.arange(count)
+    moments = slot_at * count + np.arange(count)
     order = np.argsort(moments[..., :-1], axis=None)
     made, entries = moments[..., :-1].reshape(-1)[order], new.reshape(-1)[order]
     slots = made // count

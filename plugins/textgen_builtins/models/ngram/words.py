@@ -82,7 +82,7 @@ class WordReader:
         there[:, :2] = True  # so that every row has two, and none sees another's
         last = (np.cumsum(there) - 1).reshape(known.shape)[
             :, 4::3
-        ]  # (B, T) places among those that are there
+        ]  # (B, T) indices among those that are there
         known = known[there]
         return np.stack([whole, known[last], known[last - 1]], axis=-1)
 
@@ -97,8 +97,8 @@ def context_keys(words: Hashes, tokens: Ints) -> list[Ints]:
     """
     key = tokens.astype(np.uint64)
     keys = []
-    for place in range(CONTEXTS + 1):
-        key = (key ^ (key >> _SHIFT64)) * _FACTOR64 + words[..., place]
+    for word in range(CONTEXTS + 1):
+        key = (key ^ (key >> _SHIFT64)) * _FACTOR64 + words[..., word]
         keys.append((key & _POSITIVE64).view(np.int64))
     return keys
 
@@ -183,7 +183,7 @@ def _scan(factors: Hashes, adds: Hashes, first: Hashes) -> Hashes:
 
     A parallel prefix scan. Each token is a map h -> f · h + a, and two maps in a row are one: f2 ·
     (f1 · h + a1) + a2 = (f1 · f2) · h + (f2 · a1 + a2). In round k each map takes in the one 2^k
-    places before it, so it stands for the last 2^(k+1) tokens. A token that ends a word has factor
+    tokens before it, so it stands for the last 2^(k+1) tokens. A token that ends a word has factor
     0: the map over it no longer depends on h, and the rounds end when all factors are 0, after as
     many as the longest word has binary digits. For "ab c" with f = 10 and letters a = 1, b = 2, c =
     3, the maps are 10h+1, 10h+2, 0, 10h+3; after round 0 they are 1, 12, 0, 3, since the first has

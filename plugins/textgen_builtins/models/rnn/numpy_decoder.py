@@ -138,8 +138,8 @@ class NumpyDecoder:
         self._multiply = self._product(batch_size)
         self._taken = np.zeros((batch_size, gates), dtype)
         sums = [np.full((batch_size, width), np.inf, dtype)[one] for _ in range(layers)]
-        self._places = [
-            _Place(
+        self._layers = [
+            _LayerBuffers(
                 weights=folded.products[layer],
                 sums=sums[layer],
                 gates=sums[layer][..., :gates],
@@ -169,11 +169,11 @@ class NumpyDecoder:
 
     def _read_out(self) -> None:
         """Multiply every layer's state; even the start state has a recurrent part, the biases."""
-        for place in self._places:
-            self._multiply(place.factor, place.weights, place.product)
+        for layer in self._layers:
+            self._multiply(layer.factor, layer.weights, layer.product)
 
     def _columns(self, tokens: Ids) -> Iterable[Any]:
-        """The columns that `_advance` takes for each place of `tokens` (B, T)."""
+        """The columns of `tokens` (B, T), as `_advance` takes them."""
         return tokens[0].tolist() if self._one else tokens.T
 
     def _advance(self, column: Any) -> None:
@@ -183,14 +183,14 @@ class NumpyDecoder:
             given = self._rows[column]
         else:
             given = self._folded.table.take(column, axis=0, out=self._taken, mode="clip")
-        for place in self._places:
-            step(place, given)
-            multiply(place.factor, place.weights, place.product)
-            given = place.up
+        for layer in self._layers:
+            step(layer, given)
+            multiply(layer.factor, layer.weights, layer.product)
+            given = layer.up
 
 
 @attrs.frozen(eq=False)
-class _Place:
+class _LayerBuffers:
     """One layer's arrays in a decoder.
 
     `factor`, which is `hidden` and a column of ones, times `weights` is `product`; `recurrent` and
@@ -212,18 +212,18 @@ class _Place:
     scratch: Floats
 
 
-def _tanh(place: _Place, given: Floats) -> None:
-    np.add(given, place.recurrent, place.gates)
-    np.tanh(place.sums, place.output)
+def _tanh(layer: _LayerBuffers, given: Floats) -> None:
+    np.add(given, layer.recurrent, layer.gates)
+    np.tanh(layer.sums, layer.output)
 
 
-def _gru(place: _Place, given: Floats) -> None:
-    hidden, recurrent, scratch, gates = place.hidden, place.recurrent, place.scratch, place.gates
+def _gru(layer: _LayerBuffers, given: Floats) -> None:
+    hidden, recurrent, scratch, gates = layer.hidden, layer.recurrent, layer.scratch, layer.gates
     size = hidden.shape[-1]
     both = gates[..., : 2 * size]  # reset and update gate
     np.add(given[..., : 2 * size], recurrent[..., : 2 * size], both)
     _sigmoid_of_negative(both)
-    reset, update, _ = place.parts
+    reset, update, _ = layer.parts
     np.multiply(recurrent[..., 2 * size :], reset, scratch)
     scratch += given[..., 2 * size :]
     np.tanh(scratch, scratch)
@@ -232,10 +232,10 @@ def _gru(place: _Place, given: Floats) -> None:
     hidden += scratch
 
 
-def _lstm(place: _Place, given: Floats) -> None:
-    hidden, cell, scratch, gates = place.hidden, place.cell, place.scratch, place.gates
-    enter, keep, new, leave = place.parts
-    np.add(given, place.recurrent, gates)
+def _lstm(layer: _LayerBuffers, given: Floats) -> None:
+    hidden, cell, scratch, gates = layer.hidden, layer.cell, layer.scratch, layer.gates
+    enter, keep, new, leave = layer.parts
+    np.add(given, layer.recurrent, gates)
     np.tanh(gates, gates)
     for gate in (gates[..., : 2 * hidden.shape[-1]], leave):
         gate *= 0.5
