@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,13 @@ CONFIGS = {
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
     },
+}
+ABOUT = {
+    "general__name": "Small",
+    "general__organization": "Somebody",
+    "general__license": "apache-2.0",
+    "general__languages": ["en", "fr"],
+    "tokenizer__chat_template": "{{ messages }}",
 }
 
 
@@ -90,11 +98,11 @@ def run(request, tmp_path_factory, make_pipeline):
 @pytest.fixture(scope="session")
 def command():
     """Runs the `textgen` command, with the progress bars of transformers as a user has them."""
-    environment = {
-        key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"
-    }
 
     def call(*arguments):
+        environment = {
+            key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"
+        }
         line = [sys.executable, "-m", "textgen", *map(str, arguments)]
         return subprocess.run(
             line, capture_output=True, text=True, encoding="utf-8", env=environment
@@ -113,6 +121,55 @@ def small(tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "small.gguf"
     write_gguf(path, model, sorted(vocabulary, key=lambda token: vocabulary[token]))
     return path, model
+
+
+@pytest.fixture(scope="session")
+def gguf_base(tmp_path_factory):
+    """A GGUF file with weights of 4 bits."""
+    from gguf import GGMLQuantizationType
+    from test_tokenizers import llama_2
+
+    vocabulary = llama_2().get_vocab()
+    path = tmp_path_factory.mktemp("base") / "small-4-bits.gguf"
+    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
+    write_gguf(path, new_llama(len(tokens)), tokens, GGMLQuantizationType.Q4_1, **ABOUT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tune(make_pipeline, tmp_path_factory):
+    """Trains a model for a few steps."""
+    import textgen
+
+    def train(path, rate=0.05, tables=(), **model):
+        pipeline = make_pipeline(None, path=str(path), config=None, **model)
+        pipeline["tokenizer"] = {"type": "huggingface-tokenizer", "path": str(path)}
+        pipeline["trainer"] |= {"length": "3 steps", "learning_rate": rate}
+        pipeline |= {"observer": [], **dict(tables)}
+        return textgen.run(pipeline, output=tmp_path_factory.mktemp("tuned") / "my-novel").path
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def tuned(gguf_base, tune):
+    """A run with an adapter to some layers, on top of another."""
+    first = tune(gguf_base, lora={"rank": 2, "targets": ["q_proj", "k_proj", "down_proj"]})
+    before = first.with_name("before")
+    assert export(first, before, "--adapter").exit_code == 0
+    targets = ["q_proj", "k_proj", "down_proj"]
+    return tune(gguf_base, adapter=str(before), lora={"rank": 2, "alpha": 8, "targets": targets})
+
+
+def export(*arguments):
+    """The command's result; its errors are in `exception`."""
+    from click.testing import CliRunner
+
+    import textgen
+    from textgen_huggingface.command import make_command
+
+    context = textgen.BuildContext(folder=Path(), plugins=textgen.PluginSet.discover())
+    return CliRunner().invoke(make_command(context), [*map(str, arguments)])
 
 
 def new_llama(vocab_size):

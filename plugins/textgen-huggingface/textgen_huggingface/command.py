@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,22 +27,27 @@ def make_command(context: BuildContext) -> click.Command:
     @click.option(
         "--chat-template", is_flag=True, help="Keep the chat template of the base in a GGUF file."
     )
-    def command(
-        run: Path, target: Path, adapter: bool, kind: str | None, chat_template: bool
-    ) -> None:
+    @click.option(
+        "--modelfile", is_flag=True, help="Write a Modelfile for Ollama beside a GGUF file."
+    )
+    @click.option(
+        "--push",
+        metavar="OWNER/NAME",
+        help="Also send what was written to this model of the Hugging Face Hub. A new one is "
+        "private.",
+    )
+    def command(run: Path, target: Path, **options: Any) -> None:
         """Write the best weights of a finished RUN to TARGET.
 
         A TARGET that ends in .gguf becomes a file for llama.cpp, Ollama and LM Studio. Any other
-        becomes a folder for transformers, with config and tokenizer. Adapters are added to the
-        weights of their model.
+        becomes a folder for transformers, with config, tokenizer and model card. Adapters are added
+        to the weights of their model.
         """
-        from textgen_huggingface.export import export
+        from textgen_huggingface.export import ExportOptions, export
 
-        export(context, run, target, adapter=adapter, kind=kind, chat_template=chat_template)
-        if target.suffix == ".gguf":
-            opens = "llama.cpp opens it" + (" with --lora" if adapter else "")
-        else:
-            opens = f"{'PeftModel' if adapter else 'AutoModelForCausalLM'}.from_pretrained opens it"
-        click.echo(f"textgen: wrote {target}; {opens}", err=True)
+        def report(sentence: str) -> None:
+            click.echo(f"textgen: {sentence}", err=True)
+
+        export(context, run, target, ExportOptions(**options), report)
 
     return command

@@ -14,7 +14,11 @@ import attrs
 
 from textgen import BuildContext, Engine, UsageError
 from textgen.events import Event, RunStarted
+from textgen.files import write_atomic
 from textgen.protocols import Tokenizer
+from textgen_huggingface.descriptions import CARD, MODELFILE, Base, model_card, modelfile
+from textgen_huggingface.hub import HubName, check_name, push
+from textgen_huggingface.locations import located
 from textgen_huggingface.model_config import context_length, make_config
 from textgen_huggingface.model_folder import is_gguf
 from textgen_huggingface.options import HuggingFaceConfig
@@ -65,53 +69,93 @@ class RunFiles:
                 write_tokenizer_config(self.directory, tokenizer, config)
 
 
+@attrs.frozen(kw_only=True)
+class ExportOptions:
+    """What `textgen huggingface-export` writes.
+
+    adapter        only the adapter of a run with [model.lora]
+    kind           of a GGUF file, "f16" or "q8_0": how weights that have changed are written
+    chat_template  whether a GGUF file has the chat template of its base
+    modelfile      whether a Modelfile for Ollama is written beside a GGUF file
+    push           owner/name of the model on the Hugging Face Hub that the files are sent to
+    """
+
+    adapter: bool = False
+    kind: str | None = None
+    chat_template: bool = False
+    modelfile: bool = False
+    push: str | None = None
+
+
 def export(
     context: BuildContext,
     run: Path,
     target: Path,
-    *,
-    adapter: bool = False,
-    kind: str | None = None,
-    chat_template: bool = False,
+    options: ExportOptions,
+    report: Callable[[str], None],
 ) -> None:
-    """Write the model of the finished run `run`, or only its adapter, to the new folder or GGUF
-    file `target`, whole or not at all.
-
-    kind           of a GGUF file, "f16" or "q8_0": how weights that have changed are written
-    chat_template  whether a GGUF file has the chat template of its base
+    """Write the model of the finished run `run` to the new folder or GGUF file `target`, whole or
+    not at all, and send it to the Hugging Face Hub if that is asked for. `report` takes sentences
+    about what is done.
 
     Raises UsageError.
     """
-    is_file = target.suffix == ".gguf"
-    _check_target(target)
-    if not is_file and (kind is not None or chat_template):
-        raise UsageError(f"--type and --chat-template are of GGUF files; name {target}.gguf")
-    if adapter and (kind is not None or chat_template):
-        raise UsageError("--type and --chat-template are not of adapters; leave them out")
-    generator = _loaded(context, run, adapter=adapter)
+    _check(target, options)
+    generator = _loaded(context, run, adapter=options.adapter)
+    path = _base_path(generator)
     try:
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        if not is_file:
-            _write_folder(generator, target, adapter=adapter)
-            return
-        from textgen_huggingface.gguf_export import write_adapter, write_model
-
-        base = _gguf_base(context, generator, run, adapter=adapter)
-        if adapter:
-            write_adapter(generator, base, target)
+        if target.suffix == ".gguf":
+            _write_gguf(generator, run, path, target, options)
+            opens = "llama.cpp opens it" + (" with --lora" if options.adapter else "")
         else:
-            write_model(generator, base, target, kind=kind or "f16", chat_template=chat_template)
+            _write_folder(generator, run, path, target, options)
+            opens = "PeftModel" if options.adapter else "AutoModelForCausalLM"
+            opens += ".from_pretrained opens it"
     except OSError as error:
         raise UsageError(f"{target} cannot be written: {error.strerror or error}") from error
+    report(f"wrote {target}; {opens}")
+    if options.push is not None:
+        report(f"sending it to {HubName(options.push).address}")
+        push(options.push, _files_to_push(generator, run, path, target, options))
 
 
-def _check_target(target: Path) -> None:
+def _files_to_push(
+    generator: Generator,
+    run: Path,
+    path: HubName | Path | None,
+    target: Path,
+    options: ExportOptions,
+) -> dict[str, Path | bytes]:
+    """The files of a model of the Hub by their names there: those of a folder, or a GGUF file with
+    what goes with it.
+    """
+    if target.is_dir():
+        return {file.name: file for file in sorted(target.iterdir())}
+    base = Base.of(path)
+    card = model_card(generator, base, _name(generator, run), target.name, adapter=options.adapter)
+    licences = base.licence_files if base is not None else ()
+    return {target.name: target, CARD: card.encode(), **{file.name: file for file in licences}}
+
+
+def _check(target: Path, options: ExportOptions) -> None:
     is_file = target.suffix == ".gguf"
     if not is_file and target.suffix.lower() in _OTHER_FILES:
         raise UsageError(f"{target} is neither a file .gguf nor a folder; name one of them")
+    if not is_file and (options.kind is not None or options.chat_template or options.modelfile):
+        raise UsageError(
+            f"--type, --chat-template and --modelfile are of GGUF files; name {target}.gguf"
+        )
+    if options.adapter and (options.kind is not None or options.chat_template):
+        raise UsageError("--type and --chat-template are not of adapters; leave them out")
+    if options.push is not None:
+        check_name(options.push)
     is_empty_folder = not is_file and target.is_dir() and not any(target.iterdir())
-    if target.exists() and not is_empty_folder:
-        raise UsageError(f"{target} is there already; choose a new name")
+    taken = [target] if target.exists() and not is_empty_folder else []
+    if options.modelfile and (beside := target.with_name(MODELFILE)).exists():
+        taken.append(beside)
+    if taken:
+        raise UsageError(f"{taken[0]} is there already; choose a new name or folder")
 
 
 def _loaded(context: BuildContext, run: Path, *, adapter: bool) -> Generator:
@@ -129,39 +173,88 @@ def _loaded(context: BuildContext, run: Path, *, adapter: bool) -> Generator:
     return generator
 
 
-def _write_folder(generator: Generator, folder: Path, *, adapter: bool) -> None:
+def _base_path(generator: Generator) -> HubName | Path | None:
+    """The option `path` of the run's model."""
+    value = generator.tables["model"].get("path")
+    folder = generator.path or Path.cwd()
+    return HubName.of_option(value, folder) or folder / value if value else None
+
+
+def _name(generator: Generator, run: Path) -> str:
+    return (generator.path or run).resolve().name
+
+
+def _write_folder(
+    generator: Generator,
+    run: Path,
+    path: HubName | Path | None,
+    folder: Path,
+    options: ExportOptions,
+) -> None:
     made: Any = generator.model
+    base = Base.of(path)
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial-{os.getpid()}")
     try:
         partial.mkdir()
         with quietly():
-            made.save_adapter(partial) if adapter else made.model.save_pretrained(partial)
+            made.save_adapter(partial) if options.adapter else made.model.save_pretrained(partial)
         if (tokenizer := as_library(generator.tokenizer)) is not None:
             tokenizer.save(str(partial / "tokenizer.json"))
             write_tokenizer_config(partial, tokenizer, made.model.config)
+        config = partial / f"{'adapter_' * options.adapter}config.json"
+        if options.adapter and options.push is not None and base is not None:
+            _name_base(config, base.hub or base.name)
+        card = model_card(
+            generator,
+            base,
+            _name(generator, run),
+            adapter=options.adapter,
+            source=options.push or "FOLDER",
+        )
+        (partial / CARD).write_text(card, encoding="utf-8")
+        for file in base.licence_files if base is not None else ():
+            shutil.copyfile(file, partial / file.name)
         for weights in partial.glob("*.safetensors"):  # which are written for this user alone
-            weights.chmod((partial / f"{'adapter_' * adapter}config.json").stat().st_mode)
+            weights.chmod(config.stat().st_mode)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _gguf_base(context: BuildContext, generator: Generator, run: Path, *, adapter: bool) -> Path:
-    """The GGUF file that a run was tuned from. Raises UsageError where there is none."""
-    from textgen_huggingface.gguf_export import convert_command
+def _name_base(config: Path, name: str) -> None:
+    """Put a name in place of the base's path, which is of this machine."""
+    facts = json.loads(config.read_text(encoding="utf-8"))
+    facts["base_model_name_or_path"] = name
+    config.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
-    by_hand = f"export a folder, and convert that: {convert_command(adapter=adapter)}"
-    if generator.path is None:
-        raise UsageError(f"{run} is not a run directory; {by_hand}")
-    options: Any = Engine(context.plugins).pipeline(generator.path / "pipeline.toml").model.options
-    if options.path is None:
-        raise UsageError(f"{run} was not tuned from a GGUF file; {by_hand}")
-    base: Path = options.on_disk().path
-    if not base.exists():
+
+def _write_gguf(
+    generator: Generator,
+    run: Path,
+    path: HubName | Path | None,
+    file: Path,
+    options: ExportOptions,
+) -> None:
+    from textgen_huggingface.gguf_export import convert_command, write_adapter, write_model
+
+    base = None if path is None else located(path, "model.path")
+    if base is not None and not base.exists():
         raise UsageError(f"there is no {base}, which {run} was tuned from")
-    if not is_gguf(base):
-        raise UsageError(f"{run} was tuned from {base}, and not from a GGUF file; {by_hand}")
-    return base
+    if base is None or not is_gguf(base):
+        raise UsageError(
+            f"{run} was not tuned from a GGUF file; export a folder, and convert that: "
+            f"{convert_command(adapter=options.adapter)}"
+        )
+    name, chat_template = _name(generator, run), options.chat_template
+    if options.adapter:
+        write_adapter(generator, name, base, file)
+    else:
+        kind = options.kind or "f16"
+        write_model(generator, name, base, file, kind=kind, chat_template=chat_template)
+    if options.modelfile:
+        below = base if options.adapter else None
+        text = modelfile(generator, file, below, chat_template=chat_template)
+        write_atomic(file.with_name(MODELFILE), text.encode())
 
 
 def write_tokenizer_config(folder: Path, tokenizer: Any, config: Any) -> None:

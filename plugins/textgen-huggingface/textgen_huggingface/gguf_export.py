@@ -17,6 +17,7 @@ from gguf.quants import dequantize, quant_shape_to_byte_shape, quantize
 
 from textgen import UsageError
 from textgen.files import new_file
+from textgen_huggingface.descriptions import sampling
 from textgen_huggingface.gguf_files import converted
 from textgen_huggingface.tokenizers import as_library
 
@@ -40,7 +41,7 @@ _NOT_COPIED: Final = (
     *(f"general.{name}" for name in _ABOUT_BASE),
     *("general.architecture", "general.file_type", "general.quantization_version"),
     *("general.alignment", "general.finetune", "general.quantized_by"),
-    *("general.source.", "general.base_model.", "quantize."),
+    *("general.source.", "general.base_model.", "general.sampling.", "quantize."),
 )
 _TEMPLATES: Final = "tokenizer.chat_template"  # of chats, and of kinds of chats
 
@@ -167,9 +168,10 @@ def convert_command(*, adapter: bool) -> str:
 
 
 def write_model(
-    generator: Generator, base: Path, path: Path, *, kind: str, chat_template: bool
+    generator: Generator, name: str, base: Path, path: Path, *, kind: str, chat_template: bool
 ) -> None:
-    """Write the model of a run that was tuned from the GGUF file `base` to the new file `path`.
+    """Write the model of a run that was tuned from the GGUF file `base` to the new file `path`, as
+    the model `name`.
 
     Tensors that have not changed are those of the base, byte for byte, in any encoding. Those that
     have are encoded as `kind`, a key of FILE_TYPES.
@@ -179,14 +181,14 @@ def write_model(
     opened = _BaseFile.open(base)
     _check_tokenizer(generator, base)
     encoding, file_type = FILE_TYPES[kind]
-    metadata = _metadata(opened, generator, chat_template=chat_template)
+    metadata = _metadata(opened, generator, name, chat_template=chat_template)
     metadata["general.file_type"] = (int(file_type), gguf.GGUFValueType.UINT32)
     version = (gguf.GGML_QUANT_VERSION, gguf.GGUFValueType.UINT32)
     metadata["general.quantization_version"] = version
     _write(path, opened.architecture, metadata, _merged(opened, generator, encoding))
 
 
-def write_adapter(generator: Generator, base: Path, path: Path) -> None:
+def write_adapter(generator: Generator, name: str, base: Path, path: Path) -> None:
     """Write the adapter of a run with [model.lora], whose base is the GGUF file `base`, to the new
     file `path`, as llama.cpp's `--lora` reads it. Raises as `write_model` does.
     """
@@ -196,7 +198,7 @@ def write_adapter(generator: Generator, base: Path, path: Path) -> None:
     weights, rank = model.combined_adapter()
     about = {
         key: value
-        for key, value in _metadata(opened, generator, chat_template=False).items()
+        for key, value in _metadata(opened, generator, name, chat_template=False).items()
         if key.startswith("general.")
     }
     metadata = {
@@ -279,19 +281,19 @@ def _adapter_tensors(base: _BaseFile, weights: Mapping[str, Any]) -> list[_Tenso
 
 
 def _metadata(
-    base: _BaseFile, generator: Generator, *, chat_template: bool
+    base: _BaseFile, generator: Generator, name: str, *, chat_template: bool
 ) -> dict[str, tuple[Any, ...]]:
     """The metadata of the base, as of a model that was made of it: values with their types."""
     skipped = _NOT_COPIED if chat_template else (*_NOT_COPIED, _TEMPLATES)
     made: dict[str, tuple[Any, ...]] = {}
     text = gguf.GGUFValueType.STRING
-    if generator.path is not None:
-        made["general.name"] = (generator.path.resolve().name, text)
+    made["general.name"] = (name, text)
     made["general.base_model.count"] = (1, gguf.GGUFValueType.UINT32)
     made["general.base_model.0.name"] = (base.path.stem, text)
-    for name in _ABOUT_BASE:
-        if (value := base.value(f"general.{name}")) is not None:
-            made[f"general.base_model.0.{name}"] = (value, text)
+    for about in _ABOUT_BASE:
+        if (value := base.value(f"general.{about}")) is not None:
+            made[f"general.base_model.0.{about}"] = (value, text)
+    made |= _sampling(generator)
     for key, field in base.reader.fields.items():
         value = field.contents()
         if not key.startswith(skipped) and value != []:  # which the package gguf cannot write
@@ -300,6 +302,23 @@ def _metadata(
     if end is not None:  # the run has learned where texts end
         made["tokenizer.ggml.eos_token_id"] = (end, gguf.GGUFValueType.UINT32)
     return made
+
+
+def _sampling(generator: Generator) -> dict[str, tuple[Any, ...]]:
+    """The run's sampling settings, which llama.cpp takes where its user gives none."""
+    settings = sampling(generator)
+    names = {
+        "temp": "temperature",
+        "top_p": "top_p",
+        "min_p": "min_p",
+        "penalty_repeat": "repeat_penalty",
+    }
+    kinds = gguf.GGUFValueType
+    whole = {"top_k": settings["top_k"], "penalty_last_n": -1}  # of the whole context
+    return {
+        f"general.sampling.{ours}": (float(settings[theirs]), kinds.FLOAT32)
+        for ours, theirs in names.items()
+    } | {f"general.sampling.{name}": (int(value), kinds.INT32) for name, value in whole.items()}
 
 
 def _check_tokenizer(generator: Generator, base: Path) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 from unittest.mock import patch
 
-from textgen import Address, Fault, PipelineError
+from textgen import Address, Fault, PipelineError, UsageError
 from textgen_huggingface.checksums import checksum
 
 _PART: Final = r"\w[\w.-]*"  # so that none is ".."
 _NAME: Final = rf"{_PART}/{_PART}(@{_PART}(/{_PART})*)?"
-# No pickled weights, no code, and weights in one form.
-_FILES: Final = ["*.json", "model*.safetensors"]
+# No pickled weights, no code, and weights in one form; the card and the licence for an export.
+_FILES: Final = ["*.json", "model*.safetensors", "README.md", "LICENSE*"]
 _COMMIT: Final = "[0-9a-f]{40}"
 _PATCHING: Final = threading.Lock()
 
@@ -67,6 +67,32 @@ def cached(name: str, key: str) -> Path:
         cause = f"{name} of the Hugging Face Hub is not in the cache"
         hint = f"`textgen run` and `textgen init` alone fetch; to fetch it now: {command}"
         raise PipelineError([Fault(key, cause, "", hint)]) from error
+
+
+def push(name: str, files: Mapping[str, Path | bytes]) -> None:
+    """Send files, by their names there, to the model `owner/name` of the Hub as one commit. A model
+    that is new is private.
+
+    Raises UsageError.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    added = [CommitOperationAdd(path, file) for path, file in files.items()]
+    api = HfApi()
+    try:
+        api.create_repo(name, private=True, exist_ok=True)
+        api.create_commit(name, added, commit_message="Add a model made with textgen")
+    except Exception as error:  # a server may answer anything, and the client raises what it likes
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(
+            f"the files cannot be sent to {_address(name)}: {said}; `hf auth login` signs you in"
+        ) from error
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for what is no `owner/name`."""
+    if not re.fullmatch(f"{_PART}/{_PART}", name):
+        raise UsageError(f"{name!r} does not name a model of the Hub as OWNER/NAME")
 
 
 def _address(name: str) -> Address:
