@@ -96,6 +96,25 @@ def test_more_layers_than_weights_are_refused(small, tmp_path):
         loaded(tmp_path / "my.gguf")
 
 
+def test_a_count_that_leads_past_the_end_of_the_file_is_refused(small, tmp_path, monkeypatch):
+    """The scores become an array of bytes, of which the last ones are not there."""
+    data = bytearray(small[0].read_bytes())
+    place = data.index(b"tokenizer.ggml.scores") + len(b"tokenizer.ggml.scores") + 4
+    data[place : place + 12] = (0).to_bytes(4, "little") + (1 << 62).to_bytes(8, "little")
+    (tmp_path / "my.gguf").write_bytes(data)
+    read, plain = [], gguf.GGUFReader._get
+
+    def counted(self, offset, *given, **options):
+        read.append(offset)
+        assert offset < len(data)
+        return plain(self, offset, *given, **options)
+
+    monkeypatch.setattr(gguf.GGUFReader, "_get", counted)
+    with pytest.raises(textgen.PipelineError, match="ends after"):
+        loaded(tmp_path / "my.gguf")
+    assert read
+
+
 @pytest.mark.skipif(
     Version(transformers.__version__) < Version("5.20"),
     reason="transformers below 5.20 takes another end from GGUF files of this kind",

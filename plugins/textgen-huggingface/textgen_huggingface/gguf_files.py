@@ -17,6 +17,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import attrs
+import numpy as np
 
 from textgen import Fault, PipelineError
 from textgen.files import converted_models
@@ -145,10 +146,21 @@ def _reading() -> Iterator[None]:
     from gguf.gguf_reader import GGUFReader
     from transformers import modeling_gguf_pytorch_utils as loader
 
+    class BoundedReader(GGUFReader):
+        """Raises ValueError where a count or length leads past the end of the file, from where the
+        library would go on reading nothing, as often as the count says.
+        """
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, *more: Any, **options: Any) -> Any:
+            end = int(offset) + np.dtype(dtype).itemsize * int(count)
+            if end > len(self.data):
+                raise ValueError(f"it ends after {len(self.data):,} bytes, in a part to {end:,}")
+            return super()._get(offset, dtype, count, *more, **options)
+
     with (
         quietly(),
         patch.object(loader, "tqdm", lambda items, **_: items),  # no setting disables its bar
         patch.object(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map)),
-        patch.object(gguf, "GGUFReader", functools.cache(GGUFReader)),
+        patch.object(gguf, "GGUFReader", functools.cache(BoundedReader)),
     ):
         yield
