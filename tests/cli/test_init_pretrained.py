@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from textgen import load, train
+from textgen import train
 
 OFFERS = """
 from pathlib import Path
@@ -52,11 +52,8 @@ def test_init_starts_from_the_run_of_which_the_lowest_loss_is_expected(textgen, 
     assert code == 0, said
     made = tomllib.loads(written)
     assert made["model"]["start"] == "trained"
-    assert (
-        f"a loss of {load(offering / 'trained').score(TEXT).loss:.2f} nats a character" in written
-    )
     assert made["generate"]["strategy"] == BEST, "it writes as its start does"
-    assert made["trainer"]["length"] == "4 epochs", "there is time for them at the speed tried"
+    assert made["trainer"]["length"] == "4 epochs"
     assert re.search(r"(?m)^start: trained, .* without, .* from begun, .* from spaces", said)
     for name in ("counts", "missing"):  # what was tried and left
         assert f"warning: {name} cannot be started from: " in said

@@ -4,16 +4,13 @@ import gzip
 import io
 import json
 import textwrap
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from textgen import Engine, UsageError
-from textgen_builtins.starter.recipe import starter_pipeline
-from textgen_builtins.starter.settings import Pretrained
-from textgen_builtins.starter.starts import Candidate
-from textgen_builtins.starter.texts import TextFacts, look_at
+from textgen_builtins.starter.settings import allowed_length, new_network, tuning, with_time
+from textgen_builtins.starter.texts import look_at
 
 VARIED = [
     a + b
@@ -28,20 +25,13 @@ def text_of(corpus):
     return "".join(Engine().read_corpus(corpus))
 
 
-NOTHING = Candidate("none", 1.3)
-
-
-def starter(text, seconds, start=NOTHING):
-    return tomllib.loads(starter_pipeline(text, seconds, start))
-
-
 def test_init_joins_lines_that_are_broken_at_a_width(tmp_path):
     paragraphs = [" ".join(each.split()) for each in text_of({"type": "story"}).split("\n\n")]
     (tmp_path / "my.txt").write_text("\n\n".join(textwrap.fill(each, 66) for each in paragraphs))
     said = io.StringIO()
     facts = look_at(str(tmp_path), tmp_path, console=said)
     assert said.getvalue().count("1 file, ") == 1
-    assert (tomllib.loads(facts.corpus)["wrapped_at"], len(facts.remarks)) == (66, 1)
+    assert (facts.corpus["wrapped_at"], len(facts.remarks)) == (66, 1)
     assert facts.sample == "\n\n".join(paragraphs)
 
 
@@ -60,17 +50,27 @@ def test_init_joins_no_other_lines(tmp_path, text):
     assert "wrapped_at" not in look_at(str(tmp_path / "my.txt"), tmp_path, documents="none").corpus
 
 
-def test_init_lets_a_text_repeat_what_its_like_repeats():
+@pytest.mark.parametrize(("refrains", "allowed"), [(0, 1), (1, 8)])
+def test_init_lets_a_text_repeat_what_its_like_repeats(refrains, allowed):
     refrain = "and the ship sailed on over the sea"
-    for refrains, allowed in ((0, 1), (1, 8)):  # nine words come again, and ten never
-        verses = [
-            f"verse {i * 7919} has {i * 104729} stars\n" + refrains * f"{refrain} {i}\n"
-            for i in range(80)
-        ]
-        facts = TextFacts('type = "story"', 10_000, 40, sample="".join(verses))
-        dry, *others = starter(facts, 60)["sampler"]
-        assert [table["type"] for table in (dry, *others)] == ["dry", "min-p", "temperature"]
-        assert dry["allowed_length"] == allowed
+    verses = [
+        f"verse {i * 7919} has {i * 104729} stars\n" + refrains * f"{refrain} {i}\n"
+        for i in range(80)
+    ]
+    assert allowed_length("".join(verses)) == allowed
+
+
+@pytest.mark.parametrize(
+    ("length", "limited"),
+    [
+        ("1 epoch", "1 epoch or 60s"),
+        ("3 epochs or 5 min", "3 epochs or 60s"),
+        ("500 steps", "500 steps or 60s"),
+        ("2h", "60s"),
+    ],
+)
+def test_a_length_that_a_plugin_offers_ends_with_the_minutes(length, limited):
+    assert with_time(length, 60) == limited
 
 
 @pytest.mark.parametrize(
@@ -86,32 +86,24 @@ def test_init_lets_a_text_repeat_what_its_like_repeats():
 def test_init_sizes_the_network_by_the_text_and_by_the_time(
     size, characters, seconds, width, validation, counted
 ):
-    made = starter(TextFacts('type = "story"', size, characters), seconds)
-    Engine().pipeline(made)
+    made = new_network(size, characters, seconds)
+    Engine().pipeline({"corpus": {"type": "story"}, **made})
     assert made["model"]["first"]["hidden_size"] == width
     assert made["data"]["validation"] == validation
     assert made["trainer"]["second"] == {"type": "count", "max_tokens": counted}
     assert made["trainer"]["first"]["length"] == f"20 epochs or {seconds}s"
 
 
-def test_init_starts_from_a_model_with_its_tokens_if_they_make_up_every_text():
-    def tuned(size, *, length, reads_all):
-        start = Pretrained("tiny", size / 25_000, loss=1.4, length=length, reads_all=reads_all)
-        text = TextFacts('type = "story"', size, 60)
-        return starter(text, 60, Candidate("tiny", 1.3, pretrained=start))
-
-    kept = tuned(30_000, length=1.0, reads_all=False)
-    sizes = (30_000, 3_000, 500_000, 2_000_000)
-    own, poem, long, large = (tuned(size, length=2.4, reads_all=True) for size in sizes)
-    assert kept["tokenizer"] == {"type": "char"}
-    assert "tokenizer" not in own
-    assert kept["model"] == own["model"] == {"start": "tiny", "dropout": 0.2}
-    assert own["sampler"][-1] == {"type": "temperature", "temperature": 0.8}
-    trainers = [made["trainer"] for made in (kept, own, poem, long, large)]
-    lengths = ["4 epochs", "4 epochs", "4 epochs", "2 epochs", "60s"]
-    assert [each["length"] for each in trainers] == lengths
+def test_a_model_is_tuned_at_a_rate_and_in_batches_that_suit_the_length_of_the_text():
+    sizes = ((30_000, 1.0), (30_000, 0.4), (3_000, 0.4), (500_000, 0.4), (4_000_000, 0.4))
+    made = [tuning(size, share, seconds=60) for size, share in sizes]
+    trainers = [each["trainer"] for each in made]
+    lengths = [each["length"] for each in trainers]
+    assert lengths == ["4 epochs", "4 epochs", "4 epochs", "4 epochs", "1 epoch"]
     assert [each["batch_size"] for each in trainers] == [16, 8, 1, 64, 64]
-    assert large["model"]["dropout"] < 0.2  # read less often
+    assert [each["learning_rate"] for each in trainers] == [0.001] * 3 + [0.002] * 2
+    # What is read less often needs less.
+    assert [each["model"]["dropout"] for each in made] == [0.2, 0.2, 0.2, 0.2, 0.05]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +116,7 @@ def test_init_of_json_lines(tmp_path, name, options):
     path.write_text("\n" + line * 90)
     facts = look_at(str(path), tmp_path, **options)
     assert ("its field 'body'" in "".join(facts.remarks)) != bool(options)  # which say it
-    made = tomllib.loads(facts.corpus)
+    made = facts.corpus
     assert (made["documents"], made["field"]) == ("jsonl", "body")
     assert "the clock struck nine and nobody came" in list(
         Engine().read_corpus({**made, "path": str(path)})

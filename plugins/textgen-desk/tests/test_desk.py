@@ -270,7 +270,7 @@ def test_a_desk_that_does_not_train_lists_and_writes(folder, visit, run):
 def test_the_desk_is_accessible(folder, visit, size):
     sync = pytest.importorskip("axe_playwright_python.sync_playwright")
     found = {"size": 1, "seconds": 60, "start": "none", "vocabulary": 3, "remarks": ["a guess"]}
-    start = {"name": "none", "loss": 1.0, "seconds": 0, "price": ""}
+    start = {"name": "none", "loss": 1.0, "seconds": 0, "a_pass": 0}
     found |= {"documents": 0, "language": "English", "starts": [start]}
     (folder / "ravens/found.json").write_text(json.dumps(found))
     with serving("--folder", folder) as server:

@@ -447,9 +447,9 @@ def _is_start(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and isinstance(value.get("name"), str)
-        and isinstance(value.get("price"), str)
         and type(value.get("loss")) in (int, float, type(None))
         and type(value.get("seconds")) in _NUMBER
+        and type(value.get("a_pass")) in _NUMBER
     )
 
 

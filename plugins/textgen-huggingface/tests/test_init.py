@@ -69,8 +69,7 @@ def test_init_tunes_an_offered_transformer_as_its_tables_say(command, folder):
     assert trainer["decay_share"] > 0  # at a rate that falls
     assert [each["type"] for each in made["sampler"]] == ["penalties", "min-p", "temperature"]
     assert "tokenizer" not in made
-    for said in ("seconds a pass", "tokens a second", "MB a run"):
-        assert said in written
+    assert "seconds a pass" in written
     plugin = f"--plugin={folder / 'offers.py'}"
     assert command(plugin, "show", folder / "my.toml").returncode == 0
 

@@ -1,4 +1,4 @@
-"""The command `init`: a pipeline for a text, from `template.toml`."""
+"""The command `init`: a pipeline for a text."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ from textgen_builtins.corpora.encodings import AUTO
 from textgen_builtins.corpora.file_facts import COMPRESSED
 
 _LONGEST_NAME: Final = 100  # bytes
+_LACKS_START: Final = (
+    "for a text in English, the package textgen-english has a model to start from, which gives "
+    "better texts (docs/pretrained.md)"
+)
 _MINUTES: Final = click.FloatRange(0.05, 100_000)
 _MINUTES.name = "number"  # in messages and in --help
 
@@ -77,7 +81,7 @@ def init(
 
     --json prints what was found in the text, and the time and expected loss of each model.
     """
-    from textgen_builtins.starter import recipe, texts
+    from textgen_builtins.starter import recipe, starts, texts
 
     if math.isnan(minutes):
         raise UsageError("nan is not a number of minutes", argument="minutes", value=minutes)
@@ -95,20 +99,31 @@ def init(
         facts = texts.story()
     else:
         facts = texts.look_at(text, path.parent, console=sys.stderr, **options)
-    plugins, seconds = context.plugins, minutes * 60
-    chosen = recipe.chosen_start(facts, seconds, start, path.parent, plugins, _say)
-    made = recipe.starter_pipeline(facts, seconds, *chosen, file=quoted(str(path)))
+    seconds = minutes * 60
+    trials = starts.Trials(facts, seconds, path.parent, context.plugins, _say)
+    found = trials.starts(start)
+    chosen = recipe.best(found, seconds)
+    if len(found) > 1:
+        others = ", ".join(str(each) for each in found if each is not chosen)
+        _say(
+            f"start: {chosen.name}, with an expected loss of {chosen.loss:.2f}; {others} "
+            "(--start chooses another)"
+        )
+    made = recipe.commented(facts, chosen, found, seconds, quoted(str(path)))
     try:
         write_atomic(path, made.encode())
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-    for remark in recipe.remarks(facts, plugins):
+    for remark in facts.remarks:
         _say(f"textgen: warning: {remark}")
+    if facts.language == "English" and not facts.longest and not starts.named(context.plugins):
+        _say(f"textgen: warning: {_LACKS_START}")
     _say(f"wrote {path}; now: textgen run {quoted(str(path))}")
     if as_json:
-        found = {"pipeline": str(path), **facts.table(), "seconds": seconds}
-        found |= {"start": chosen[0].name, "starts": [each.table() for each in chosen[1]]}
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        made_of = {"seconds": seconds, "start": chosen.name}
+        tried = [each.table() for each in found]
+        table = {"pipeline": str(path), **facts.table(), **made_of, "starts": tried}
+        click.echo(json.dumps(table, indent=2, ensure_ascii=False))
 
 
 def _say(line: str) -> None:

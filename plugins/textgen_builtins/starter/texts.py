@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, Literal, TextIO, TypeAlias
 
 import attrs
-import tomli_w
 
 from textgen import Address, UsageError
 from textgen.errors import CorpusError
@@ -64,23 +63,21 @@ _SAMPLE_OF_STYLE: Final = 1_000_000  # characters
 _SENTENCE: Final = re.compile(r"""(?<![.!?…])[.!?…]++["'”\u2019»)]*+\s+|\n\s*\n""")
 _SPEECH: Final = re.compile('“[^“”\n]*”|"[^"\n]*"|«[^«»\n]*»|„[^„“\n]*“')
 _COMMON_SHARE: Final = 0.06  # of the words of a text, at least
-_STORY: Final = """\
-type = "story"         # the story that comes with textgen; for your own text:
-# type = "file"
-# path = "my.txt\""""
 
 
 @attrs.frozen
 class TextFacts:
-    """A text: the keys of `[corpus]` for it, its size in characters, what was guessed of it, and
-    its beginning.
+    """A text, as it was read and guessed.
 
-    vocabulary  different characters in its first millions
+    corpus      the table of a pipeline that reads it
+    size        in characters
+    vocabulary  number of different characters in the sample
+    sample      its beginning
     longest     characters of the longest document; 0 if the text is not read as documents
-    documents   how many there are; 0 if the text is not read as documents
+    documents   number of documents, or 0
     """
 
-    corpus: str
+    corpus: dict[str, Any]
     size: int
     vocabulary: int
     remarks: tuple[str, ...] = ()
@@ -88,25 +85,23 @@ class TextFacts:
     longest: int = 0
     documents: int = 0
 
+    @property
+    def language(self) -> str:
+        """The name of its language in English, by its commonest words; "" for another."""
+        words = re.findall(r"\w+", self.sample[: 10 * _MOST_WORDS].lower())[:_MOST_WORDS]
+        counts = Counter(words)
+        shares = {
+            name: sum(counts[word] for word in common.split())
+            for name, common in _COMMON_WORDS.items()
+        }
+        best = max(shares, key=lambda name: shares[name])
+        return best if shares[best] > _COMMON_SHARE * len(words) else ""
+
     def table(self) -> dict[str, Any]:
         """The facts in JSON."""
-        names = "size", "vocabulary", "documents", "longest", "remarks"
-        found = {name: getattr(self, name) for name in names}
-        found |= style_of(self.sample)
-        return {
-            **found,
-            "language": language_of(self.sample),
-            "begins": self.sample[:_SHOWN_CHARACTERS],
-        }
-
-
-def language_of(text: str) -> str:
-    """The name of the language of a text in English, by its commonest words; "" for another."""
-    words = re.findall(r"\w+", text[: 10 * _MOST_WORDS].lower())[:_MOST_WORDS]
-    counts = Counter(words)
-    shares = {name: sum(counts[w] for w in full.split()) for name, full in _COMMON_WORDS.items()}
-    best = max(shares, key=lambda name: shares[name])
-    return best if shares[best] > _COMMON_SHARE * len(words) else ""
+        table = attrs.asdict(self, filter=attrs.filters.exclude("corpus", "sample"))
+        begins = self.sample[:_SHOWN_CHARACTERS]
+        return {**table, **style_of(self.sample), "language": self.language, "begins": begins}
 
 
 def style_of(text: str) -> dict[str, float]:
@@ -120,7 +115,7 @@ def style_of(text: str) -> dict[str, float]:
 
 def story() -> TextFacts:
     """The embedded story."""
-    return attrs.evolve(_measured(FileCorpus(FileConfig(STORY))), corpus=_STORY)
+    return attrs.evolve(_measured(FileCorpus(FileConfig(STORY))), corpus={"type": "story"})
 
 
 def look_at(
@@ -142,12 +137,11 @@ def look_at(
     Raises UsageError if there is no text, or too little, and CorpusError if it cannot be read.
     """
     path = path_of(text)
-    remarks: list[str] = []
-    config = FileConfig(path)
-    for name, value in (("glob", glob), ("encoding", encoding)):
-        option: dict[str, Any] = {name: value}
+    config, remarks = FileConfig(path), list[str]()
+    options: dict[str, Any] = {"glob": glob, "encoding": encoding}
+    for name, value in options.items():
         try:
-            config = attrs.evolve(config, **option)
+            config = attrs.evolve(config, **{name: value})
         except ValueError as error:
             raise UsageError(str(error.args[0]), argument=name, value=value) from error
     try:
@@ -156,10 +150,9 @@ def look_at(
         facts = _measured(corpus)
         if config.documents == "none" and len(corpus.sources()) == 1 and is_book(facts.sample):
             config = attrs.evolve(config, gutenberg=True)
-            facts = _measured(attrs.evolve(corpus, config=config))
+            facts = _measured(attrs.evolve(corpus, config=config, console=None))
             remarks.append(
-                "it is a book of Project Gutenberg, and is read without what stands before "
-                "and after it"
+                "a book of Project Gutenberg is read without what stands before and after it"
             )
         if config.documents in ("none", "file") and (width := width_of(facts.sample)):
             config = attrs.evolve(config, wrapped_at=width)
@@ -169,10 +162,17 @@ def look_at(
         error.exit_code = 2  # nothing was written
         raise
     if facts.size < _MIN_CHARACTERS:
-        cause = f"{text} has {facts.size:,} characters, which is too little to learn from"
-        raise UsageError(f"{cause}; give some thousands at least")
-    where = path if isinstance(path, str) else relative(path, folder)
-    table = _table(config, where, is_guess=documents is None)
+        raise UsageError(
+            f"{text} has {facts.size:,} characters, which is too little to learn from; give some "
+            "thousands at least"
+        )
+    chosen = {
+        key: value
+        for key, value in attrs.asdict(config, recurse=False).items()
+        if value != getattr(FileConfig(path), key)
+    }
+    named = path if isinstance(path, str) else relative(path, folder)
+    table = {"type": "file", "path": named, **chosen}
     return attrs.evolve(facts, corpus=table, remarks=tuple(remarks))
 
 
@@ -214,7 +214,7 @@ def _measured(corpus: FileCorpus) -> TextFacts:
             held += len(piece)
     text = "".join(sample)
     characters = len(set(text))
-    return TextFacts("", size, characters, sample=text, longest=longest, documents=documents)
+    return TextFacts({}, size, characters, sample=text, longest=longest, documents=documents)
 
 
 def _guessed(
@@ -332,35 +332,6 @@ def _json(line: str) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):  # reading it will say what is wrong
         return None
-
-
-def _table(config: FileConfig, path: str, *, is_guess: bool) -> str:
-    """The keys of `[corpus]`, those that are not the defaults."""
-    kinds = {
-        "file": "each file is a text of its own",
-        "line": "each line is a text of its own",
-        "paragraph": "what stands between empty lines is a text of its own",
-        "part": "what stands between lines of signs or two empty lines is a text of its own",
-        "jsonl": "each line is a JSON object, and a text of its own",
-    }
-    guess = '; "none" if all is one text' * (is_guess and config.documents != "jsonl")
-    comments = {
-        "path": "a file, folder, address, or a list of them",
-        "glob": "which files of the folder",
-        "documents": kinds.get(config.documents, "") + guess,
-        "gutenberg": "without what Project Gutenberg puts before and after a book",
-        "wrapped_at": "joins the lines of a paragraph; without it, texts have such lines too",
-    }
-    chosen = {"type": "file"} | {
-        field.name: getattr(config, field.name)
-        for field in attrs.fields(FileConfig)
-        if getattr(config, field.name) != field.default
-    }
-    lines = []
-    for key, value in (chosen | {"path": path}).items():
-        written = tomli_w.dumps({key: value}).strip()
-        lines.append(f"{written:<22} # {comments[key]}" if key in comments else written)
-    return "\n".join(lines)
 
 
 def relative(path: Path, folder: Path) -> str:

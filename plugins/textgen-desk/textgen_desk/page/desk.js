@@ -168,7 +168,9 @@ function starts(card, { name, found }) {
       const title = start.name === "none" ? "a new model" : start.name;
       label.append(line("span", start === best ? `${title} (best)` : title));
       const least = start.seconds > found.seconds ? `needs ${Math.ceil(start.seconds / 60)} minutes` : "";
-      label.append(line("small", [start.loss === null ? "" : `expected error ${start.loss.toFixed(2)} a letter`, least, plain(start.price)].filter(Boolean).join("; ")));
+      const loss = start.loss === null ? "" : `expected error ${start.loss.toFixed(2)} a letter`;
+      const pass = start.a_pass ? `${Math.round(start.a_pass)} seconds for each reading` : "";
+      label.append(line("small", [loss, least, pass].filter(Boolean).join("; ")));
       return label;
     }),
   );
@@ -243,7 +245,7 @@ function line(tag, text) {
 function plain(text) {
   const left = text.match(/(\d+) s left$/);
   if (left) return Number(left[1]) < 90 ? `${left[1]} seconds left` : `${Math.round(left[1] / 60)} minutes left`;
-  return text.replace(" a pass,", " for each reading,").replace(" tokens a second when writing", " word pieces written a second").replace(" a run", "");
+  return text;
 }
 
 const count = (number) => number.toLocaleString("en");
