@@ -74,12 +74,12 @@ _LOCK_TIMEOUT: Final = 0.1
 class RunDirectory:
     """A run directory at `path`, which need not exist yet.
 
-    is_written  False in a process for which another writes: then what begins a run or records it
-                does nothing
+    may_write  False in a process for which another writes: then what begins a run or records it
+               does nothing
     """
 
     path: Path
-    is_written: bool = True
+    may_write: bool = True
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -89,7 +89,7 @@ class RunDirectory:
     @property
     def next(self) -> RunDirectory:
         """The directory of the run that is to replace the one here."""
-        return RunDirectory(self.path / _NEXT, self.is_written)
+        return RunDirectory(self.path / _NEXT, self.may_write)
 
     def current(self) -> RunDirectory:
         """The run that is read: the one in `.next-run` once it is finished, else the one here."""
@@ -224,12 +224,12 @@ class RunDirectory:
 
     def write_run(self, record: Table) -> None:
         """Replace run.json atomically."""
-        if self.is_written:
+        if self.may_write:
             write_json(self.path / "run.json", signed(record))
 
     def write_artifact(self, name: str, data: bytes) -> str:
         """Write a file of the run atomically and return its SHA-256."""
-        if self.is_written:
+        if self.may_write:
             write_atomic(self.path / name, data)
         return hashlib.sha256(data).hexdigest()
 
@@ -238,7 +238,7 @@ class RunDirectory:
         stays, else here.
         """
         target = self.next if self.status() == "finished" else self
-        if self.is_written:
+        if self.may_write:
             if os.path.lexists(self.next.path):
                 remove_folder(self.next.path)
             make_folder(target.checkpoints.path)
@@ -250,7 +250,7 @@ class RunDirectory:
         `step`; of a finished run, a copy in `.next-run`.
         """
         target = self.latest()
-        if self.is_written:
+        if self.may_write:
             if target.status() == "finished":
                 target = self.begin()
                 for name in (*_GROWING, "checkpoints"):

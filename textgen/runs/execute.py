@@ -29,7 +29,7 @@ from textgen.runs.loading import RunComponents, load_weights, make_generator
 from textgen.runs.outside import announce_sources
 from textgen.runs.priming import priming_ids
 from textgen.runs.reading_progress import ReadingProgress
-from textgen.runs.record import is_written, write_initial_record
+from textgen.runs.record import pipeline_is_on_disk, write_initial_record
 from textgen.runs.starting import load_start, start_tokenizer
 from textgen.runs.training import AnyObserver, Observers, TrainingLoop
 from textgen.threads import torch_threads
@@ -56,8 +56,8 @@ class Execution:
     @property
     def directory(self) -> RunDirectory:
         """The run directory of the pipeline, which the first of several processes writes."""
-        is_written = self.processes is None or self.processes.leads
-        return RunDirectory(self.pipeline.output, is_written)
+        may_write = self.processes is None or self.processes.leads
+        return RunDirectory(self.pipeline.output, may_write)
 
     def ensure_trained(self) -> tuple[Outcome, Ids | None]:
         """Train from the start, resume or skip training, depending on the state of the run
@@ -69,10 +69,10 @@ class Execution:
         threads = count if processes is None else processes.threads(count)
         if self.pipeline.device != "auto":
             devices.resolve(self.pipeline.device)  # a missing device is an error before any work
-        described = is_written(self.pipeline, directory)
+        described = pipeline_is_on_disk(self.pipeline, directory)
         with contextlib.ExitStack() as stack:
             if not described or self.overwrite or self.update or not directory.is_settled():
-                if directory.is_written:
+                if directory.may_write:
                     stack.enter_context(directory.prepared(described=described))
                     stack.enter_context(self._naming_errors())
                     stack.enter_context(directory.locked())
@@ -224,6 +224,6 @@ class Execution:
         built = [
             (self._components.build(choice, context), choice.offer)
             for choice in self.pipeline.observer
-            if directory.is_written
+            if directory.may_write
         ]
         return Observers([*built, *((other, None) for other in self.observers)], self._components)

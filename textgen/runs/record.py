@@ -33,7 +33,7 @@ _RECORDED_PACKAGES: Final = (OWN_DISTRIBUTION, "numpy", "torch")
 _STOPPED: Final = Stopped("textgen run --finish", "by request")
 
 
-def is_written(pipeline: Pipeline, directory: RunDirectory) -> bool:
+def pipeline_is_on_disk(pipeline: Pipeline, directory: RunDirectory) -> bool:
     """Whether pipeline.toml in the directory is this pipeline, key for key, as run.json says too if
     there is one.
     """
@@ -50,7 +50,7 @@ def keep_changes(pipeline: Pipeline, directory: RunDirectory, record: Table) -> 
     """Record what has changed in the pipeline of a finished run, such as its samplers, now that it
     has generated with them.
     """
-    if is_written(pipeline, directory):
+    if pipeline_is_on_disk(pipeline, directory):
         return
     with directory.locked():
         if directory.read_run() == record:  # else another process has made another run of it
@@ -135,7 +135,7 @@ def finish(
 
     `stopped` says which observer stopped it early.
     """
-    if not directory.is_written:
+    if not directory.may_write:
         return
     step = progress.best_step if progress.best_step is not None else progress.step
     weights = directory.checkpoints.weights(step)

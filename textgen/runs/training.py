@@ -419,7 +419,7 @@ class TrainingLoop:
         An evaluation after it is made again by a run that resumes from it.
         """
         self._check_losses()
-        if not self.directory.is_written:
+        if not self.directory.may_write:
             return
         now, checkpoints = self.progress, self.directory.checkpoints
         if now.step != self._saved:
