@@ -1,4 +1,8 @@
-"""The contract of observers."""
+"""The contract of observers.
+
+An observer prints only to its console, writes only files of its own, goes on after an interruption
+without gaps or duplicates, and needs no more memory for more steps.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 import tomli_w
@@ -28,10 +32,12 @@ from textgen.testing.training import differing
 __tracebackhide__ = True  # pytest shows the test and the code of the component
 
 _STEPS: Final = 12
-_MANY_STEPS: Final = 160  # steps of a long run
-_MEMORY_STEPS, _LAST_STEP = 2000, 10**6  # steps to measure memory with, of a run of so many
-_KEPT_BYTES: Final = 80.0  # that may be kept of a step: its number and loss, for a plot
-_PATIENCE: Final = 1 / 12  # of the time limit: what training may wait for one that computes nothing
+_MANY_STEPS: Final = 160  # of a long run
+_MEMORY_STEPS: Final = 2000  # that an observer is shown while its memory is measured
+_CLAIMED_STEPS: Final = 10**6  # the length of the run that they claim to be of
+_MAX_KEPT_BYTES: Final = 80.0  # per step: its number and loss, for a plot
+_MAX_WAIT: Final = 1 / 12  # share of the time limit that a call may take without computing
+_Lines: TypeAlias = dict[str, list[str]]
 _PIPELINE: Final[Table] = {
     "device": "cpu",
     "corpus": STORY,
@@ -57,7 +63,7 @@ class _UnknownEvent:
 
 @attrs.frozen(kw_only=True)
 class ObserverSuite(Suite):
-    """The checks of an observer, which is shown runs."""
+    """The checks of an observer. Each shows it the events of runs."""
 
     def new(self, **context: Any) -> Any:
         """An observer of the run in a directory."""
@@ -84,26 +90,39 @@ class ObserverSuite(Suite):
                 raise Violation(f"it wrote {text[:60]!r}; use context.console")
 
     def observer_resumed(self) -> None:
-        """No row of the steps 5 and 6, which come twice, is there twice, and all rows of the steps
-        before them are still there.
+        """A run that ends at step 6 and is resumed from the checkpoint of step 4, so that steps 5
+        and 6 come twice: its files keep the lines of steps 1 to 4, and have no line twice.
         """
         directory = self._run(last=6, status="interrupted")
-        interrupted = _texts(directory)
+        interrupted = _lines(directory)
         self._run(directory, first=4)
-        self._run(first=4)
-        whole, bare = _texts(self._run()), _texts(self._run(last=0))
-        resumed, early = _texts(directory), _texts(self._run(last=4, status="interrupted"))
-        for name, text in early.items():
-            others = [texts.get(name, "").splitlines() for texts in (whole, interrupted)]
-            left = resumed.get(name, "").splitlines()
-            for line in text.splitlines():
-                if line.strip() and line not in left and all(line in lines for lines in others):
+        resumed = _lines(directory)
+        uninterrupted = _lines(self._run())
+        self._check_nothing_lost(resumed, uninterrupted, interrupted)
+        self._check_nothing_twice(resumed, uninterrupted)
+
+        self._run(first=4)  # files that were removed in between are no fault
+
+    def _check_nothing_lost(self, resumed: _Lines, *others: _Lines) -> None:
+        """Refuse files without lines of steps 1 to 4, if the files of all `others` have them."""
+        until_step_4 = _lines(self._run(last=4, status="interrupted"))
+        for name, lines in until_step_4.items():
+            for line in lines:
+                is_kept_elsewhere = all(line in other.get(name, ()) for other in others)
+                if is_kept_elsewhere and line not in resumed.get(name, ()):
                     raise Violation(f"{name} lost {line!r}, of before the step where it resumed")
-        for name, text in resumed.items():
-            once = Counter(whole.get(name, "").splitlines())
-            ends = bare.get(name, "").splitlines()  # written of beginning and end, twice by right
-            for line, count in Counter(text.splitlines()).items():
-                if line.strip() and once[line] == 1 and count > 1 and line not in ends:
+
+    def _check_nothing_twice(self, resumed: _Lines, uninterrupted: _Lines) -> None:
+        """Refuse files with a line twice that an uninterrupted run has once.
+
+        A line about the beginning or end of a run may be there twice.
+        """
+        without_steps = _lines(self._run(last=0))
+        for name, lines in resumed.items():
+            expected = Counter(uninterrupted.get(name, ()))
+            for line, count in Counter(lines).items():
+                is_of_a_step = line not in without_steps.get(name, ())
+                if is_of_a_step and expected[line] == 1 and count > 1:
                     raise Violation(f"{name} has {line!r} twice: before and after it resumed")
 
     def observer_files(self) -> None:
@@ -131,9 +150,9 @@ class ObserverSuite(Suite):
         observer.observe(begin)
 
         def call(number: int) -> None:
-            observer.observe(_step_done(number + 1, _LAST_STEP, loss=3.0 / (number + 1)))
+            observer.observe(_step_done(number + 1, _CLAIMED_STEPS, loss=3.0 / (number + 1)))
 
-        check_memory(call, _MEMORY_STEPS, _KEPT_BYTES)
+        check_memory(call, _MEMORY_STEPS, _MAX_KEPT_BYTES)
         observer.observe(end)  # or a thread of its own would go on writing
         close(observer)
 
@@ -172,7 +191,7 @@ class ObserverSuite(Suite):
             except FAILURES as error:
                 raise Violation(f"{call} raised {type(error).__name__}: {error}") from error
             waited, used = time.monotonic() - begun, time.process_time() - used
-            if waited > _PATIENCE * self.time_limit > 5 * used:
+            if waited > _MAX_WAIT * self.time_limit > 5 * used:
                 raise Violation(f"{call} kept the training waiting for {waited:.1f} s")
             if answer is not None and not isinstance(answer, Stop):
                 raise Violation(f"{call} returned {answer!r}, and must return None or a Stop")
@@ -239,10 +258,11 @@ def _files(directory: Path) -> dict[str, bytes]:
     }
 
 
-def _texts(directory: Path) -> dict[str, str]:
-    """The text files below a folder that are not the engine's."""
-    texts = {}
+def _lines(directory: Path) -> _Lines:
+    """The lines of each text file below a folder, without empty ones and without its path."""
+    files = {}
     for name, content in _files(directory).items():
         with contextlib.suppress(UnicodeDecodeError):
-            texts[name] = content.decode().replace(str(directory), "")
-    return texts
+            text = content.decode().replace(str(directory), "")
+            files[name] = [line for line in text.splitlines() if line.strip()]
+    return files
