@@ -66,8 +66,8 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--api-key-file",
             type=path,
-            help="Keys, one a line, of which clients need one. The variable TEXTGEN_API_KEY "
-            "holds one, too.",
+            help="File of API keys, one per line; clients must send one of them. The variable "
+            "TEXTGEN_API_KEY can hold one, too.",
         ),
         click.option(
             "--allow-host", multiple=True, help="Name that clients may use for this machine."
@@ -82,26 +82,28 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--texts",
             default=Limits().texts,
             type=click.IntRange(1),
-            help="Texts that are generated or wait at one time, each counted as often as it has "
-            "lanes; further requests get status 429.",
+            help="Maximum number of texts that are generated or wait at one time. A text that "
+            "searches with several beams or candidates counts as often. Further requests get "
+            "status 429.",
         ),
         option(
             "--time-limit",
             default=Limits().seconds,
             type=click.FloatRange(0, min_open=True),
-            help="Seconds after which a text ends.",
+            help="Maximum number of seconds for a text, waiting included.",
         ),
         option(
             "--grace",
             default=30,
             type=click.IntRange(0),
-            help="Seconds that running requests have to end after a signal.",
+            help="Seconds that running requests may still take after a signal to stop.",
         ),
         option(
             "--unknown-parameters",
             type=click.Choice(["refuse", "ignore"]),
             default="refuse",
-            help="Refuse parameters that have no equal here, or report them in a header.",
+            help="For parameters that this server does not support: refuse the request, or ignore "
+            "them and list them in a header of the response.",
         ),
         click.option(
             "--chat",
@@ -114,8 +116,8 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "routes",
             multiple=True,
             metavar="TYPE",
-            help="A route of a plugin with its options, as a table: those that need none are there "
-            "in any case. May be repeated.",
+            help="Add a route of a plugin, as a table of its options. Routes without required "
+            "options are always there. May be repeated.",
         ),
         option("--device", default="auto", help="Where to compute."),
     )
