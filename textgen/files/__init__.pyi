@@ -13,7 +13,7 @@ from textgen.files.durable import write_atomic as write_atomic
 from textgen.files.opening import inside as inside
 from textgen.files.opening import is_special as is_special
 from textgen.files.opening import opened as opened
-from textgen.files.reading import LARGEST as LARGEST
+from textgen.files.reading import MAX_BYTES as MAX_BYTES
 from textgen.files.reading import read_bytes as read_bytes
 from textgen.files.reading import read_json as read_json
 

@@ -4,7 +4,7 @@ Nothing here waits for a pipe, reads a device, or follows a link out of the fold
 in. Whatever lies in a run directory, in the folder of a desk or in that of a model is opened so:
 
     with opened(inside(folder, name)) as file:      a file to read in pieces
-    read_bytes(inside(folder, name), most=...)      of textgen.files.reading: its bytes
+    read_bytes(inside(folder, name), max_bytes=...)      of textgen.files.reading: its bytes
 
 A name may have any bytes that the system allows.
 """

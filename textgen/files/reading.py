@@ -1,4 +1,4 @@
-"""Files that are read back against their checksums: bytes and JSON."""
+"""Reading of files of bytes and JSON, compared with their checksums."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, Final
 from textgen.errors import CorruptFileError, RunError
 from textgen.files.opening import opened
 
-LARGEST: Final = 64_000_000
-"""Bytes of a file that are read at most. Of tensors that are more, the header is checked first."""
+MAX_BYTES: Final = 64_000_000
+"""Maximum size of a file in bytes. Larger tensor files are read once their header was checked."""
 
 
 def read_json(path: Path, sha256: str = "") -> dict[str, Any]:
-    """A JSON object from a file, whose checksum is `sha256` if that is given.
+    """The JSON object in a file. Its checksum must be `sha256`, unless that is empty.
 
     Raises CorruptFileError, RunError.
     """
@@ -42,7 +42,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def safetensors_faults(path: Path) -> Iterator[None]:
-    """Make what the library says of the safetensors in a file a CorruptFileError."""
+    """Turn errors of the safetensors library into a CorruptFileError for `path`."""
     from safetensors import SafetensorError
 
     try:
@@ -55,24 +55,30 @@ def safetensors_faults(path: Path) -> Iterator[None]:
 
 
 def read_bytes(
-    path: Path, sha256: str = "", *, tensors: bool = False, most: int = LARGEST
+    path: Path, sha256: str = "", *, tensors: bool = False, max_bytes: int = MAX_BYTES
 ) -> bytes:
-    """The bytes of a regular file, whose checksum is `sha256` if that is given. For a file of a
-    folder that somebody else may have made, `path` comes from `inside`.
+    """The bytes of a regular file.
 
-    Raises CorruptFileError, also for more than `most` bytes; of tensors, if the size is not what
-    the header says. Raises RunError if the system refuses to read it.
+    In a folder that somebody else may have made, get `path` from textgen.files.opening.inside,
+    which follows no links out of it.
+
+    sha256     the checksum that the file must have; "" for any
+    tensors    whether it is a safetensors file: a large one must have the size that its header says
+    max_bytes  of any other file
+
+    Raises CorruptFileError if the file is missing, too large or has another checksum, and RunError
+    if the system cannot read it.
     """
     try:
         with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
-            if size > most and tensors:
+            if size > max_bytes and tensors:
                 from safetensors import safe_open
 
                 with safetensors_faults(path), safe_open(path, "numpy"):
                     pass
-            elif size > most:
-                cause = f"it has {size:,} bytes, and such a file has at most {most:,}"
+            elif size > max_bytes:
+                cause = f"it has {size:,} bytes, and such a file has at most {max_bytes:,}"
                 raise CorruptFileError(path, cause)
             data = file.read(size)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -88,8 +94,9 @@ def read_bytes(
 
 
 def json_checksum(value: Any) -> str:
-    """The SHA-256 of a value as JSON, with sorted keys and nothing between them; what JSON lacks
-    counts as its str.
+    """The SHA-256 of a value as JSON with sorted keys and no spaces.
+
+    Values of other types than JSON has are written as `str` gives them.
     """
     return hashlib.sha256(
         json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()

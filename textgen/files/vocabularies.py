@@ -8,7 +8,7 @@ from typing import Final
 
 from textgen.errors import UsageError
 from textgen.files.opening import inside, translating_corruption
-from textgen.files.reading import LARGEST, read_json
+from textgen.files.reading import MAX_BYTES, read_json
 from textgen.protocols import Table, Tokenizer
 
 VOCABULARY: Final = "tokenizer.json"
@@ -18,8 +18,8 @@ VOCABULARY: Final = "tokenizer.json"
 def dump_vocabulary(tokenizer: Tokenizer) -> bytes:
     """The bytes of tokenizer.json. Raises UsageError for more than can be read back."""
     data = (json.dumps(tokenizer.to_dict(), ensure_ascii=False) + "\n").encode()
-    if len(data) > LARGEST:
-        cause = f"the vocabulary has {len(data):,} bytes, and can have {LARGEST:,}"
+    if len(data) > MAX_BYTES:
+        cause = f"the vocabulary has {len(data):,} bytes, and can have {MAX_BYTES:,}"
         raise UsageError(f"{cause}; choose a smaller one", argument="tokenizer")
     return data
 

@@ -345,7 +345,7 @@ class Desk:
         """The commands of a job whose last one was not started, because its server was killed."""
         path = inside(self._existing(name), BEGUN)
         with contextlib.suppress(RunError):
-            return read_bytes(path, most=_BEGUN_BYTES).decode(errors="replace")
+            return read_bytes(path, max_bytes=_BEGUN_BYTES).decode(errors="replace")
         return ""
 
     def _existing(self, name: str) -> Path:
@@ -386,7 +386,7 @@ class Desk:
         if not path.is_file():
             return ""
         try:
-            return read_bytes(path, most=_PIPELINE_BYTES).decode()
+            return read_bytes(path, max_bytes=_PIPELINE_BYTES).decode()
         except UnicodeDecodeError as error:
             raise UsageError(f"{name}/{_PIPELINE} is not UTF-8") from error
 
@@ -462,7 +462,7 @@ def _checked_encoding(encoding: str) -> str:
 def _json(folder: Path, name: str) -> dict[str, Any] | None:
     """The JSON object in a file of a folder, if it is one that every program reads alike."""
     with contextlib.suppress(RunError, ApiError):
-        data = read_bytes(inside(folder, name), most=_FOUND_BYTES)
+        data = read_bytes(inside(folder, name), max_bytes=_FOUND_BYTES)
         return parse_object(bytearray(data), _FOUND_VALUES)
     return None
 

@@ -61,7 +61,7 @@ def _desk(folder: Path, trains: bool, address: str, plugins: PluginSet) -> Itera
         write_atomic(owner, f"{address} (process {os.getpid()})".encode())
     except filelock.Timeout:
         is_known = owner.is_file()
-        other = read_bytes(owner, most=1000).decode() if is_known else "another address"
+        other = read_bytes(owner, max_bytes=1000).decode() if is_known else "another address"
         cause = f"--folder {folder} is served already, at {other}"
         raise UsageError(f"{cause}; open that, or give another --folder") from None
     except OSError as error:

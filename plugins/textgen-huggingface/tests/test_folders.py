@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import textgen
-from textgen.files import LARGEST
+from textgen.files import MAX_BYTES
 from textgen.runs.formats import signed
 from textgen_huggingface.plugin import FolderTokenizerConfig, HuggingFaceConfig
 
@@ -98,7 +98,7 @@ def test_what_is_no_model_is_refused_before_its_checksum(kind, tmp_path, monkeyp
     path = tmp_path / "model.bin"
     if kind == "file":
         path.touch()
-        os.truncate(path, LARGEST + 1)
+        os.truncate(path, MAX_BYTES + 1)
     else:
         os.mkfifo(path)
     with pytest.raises(textgen.PipelineError, match="no folder or GGUF file"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from textgen import PipelineError
-from textgen.files import LARGEST
+from textgen.files import MAX_BYTES
 from textgen.protocols import Table
 from textgen_huggingface.locations import located
 from textgen_huggingface.model_folder import find_file, is_gguf
@@ -296,7 +296,7 @@ def _read_card(folder: Path) -> dict[str, Any]:
     from huggingface_hub.repocard import metadata_load
 
     file = _find_file(folder, CARD)
-    if file is None or file.stat().st_size > LARGEST:
+    if file is None or file.stat().st_size > MAX_BYTES:
         return {}
     try:
         return metadata_load(file) or {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from textgen import Fault, PipelineError, TextgenError
-from textgen.files import LARGEST, inside, read_json
+from textgen.files import MAX_BYTES, inside, read_json
 from textgen.protocols import Table
 
 CONFIG: Final = "config.json"
@@ -52,8 +52,8 @@ def find_file(folder: Path, name: str, key: str) -> Path | None:
 def check_size(file: Path, key: str) -> None:
     """Raise PipelineError for JSON that is too large to read."""
     size = file.stat().st_size
-    if size > LARGEST:
-        raise _refused(key, f"{file} has {size:,} bytes, and such a file has at most {LARGEST:,}")
+    if size > MAX_BYTES:
+        raise _refused(key, f"{file} has {size:,} bytes, and such a file has at most {MAX_BYTES:,}")
 
 
 def files_beside(tokenizer: Path, key: str) -> dict[str, Path]:
