@@ -22,6 +22,7 @@ TEXT = (
     "1895.\nThe time machine stood still; "
 )
 CONTEXT = 24
+PATIENCE = 600  # seconds for a check of a contract, whatever else the machine does
 CONFIGS = {
     "gpt2": {"n_positions": CONTEXT, "n_embd": 32, "n_layer": 2, "n_head": 2},
     "llama": {

@@ -1,7 +1,7 @@
 """The contracts of every plugin, by textgen's own suites."""
 
 import pytest
-from conftest import CONFIGS
+from conftest import CONFIGS, PATIENCE
 
 from textgen import PluginSet
 from textgen.testing import check, check_plugin
@@ -28,7 +28,7 @@ def all_ok(outcomes):
 
 
 def test_what_needs_no_options_keeps_its_contracts():
-    outcomes = check_plugin(plugin, leave_out=OF_OTHERS)
+    outcomes = check_plugin(plugin, leave_out=OF_OTHERS, time_limit=PATIENCE)
     reasons = {outcome.reason for outcome in outcomes if outcome.status == "skipped"}
     assert not [reason for reason in reasons if not any(known in reason for known in SKIPPED)]
 
@@ -39,12 +39,14 @@ def test_models_keep_their_contract(architecture):
     options["config"] |= {
         "n_positions" if architecture == "gpt2" else "max_position_embeddings": 64
     }
-    all_ok(check("model", offered(plugin.textgen_models(), "huggingface"), options=options))
+    component = offered(plugin.textgen_models(), "huggingface")
+    all_ok(check("model", component, options=options, time_limit=PATIENCE))
 
 
 def test_a_tokenizer_from_a_folder_keeps_its_contract(run):
     component = offered(plugin.textgen_tokenizers(), "huggingface-tokenizer")
-    all_ok(check("tokenizer", component, options={"path": str(run.path)}))
+    options = {"path": str(run.path)}
+    all_ok(check("tokenizer", component, options=options, time_limit=PATIENCE))
 
 
 def test_the_observer_keeps_its_contract_in_a_run_of_this_model(make_pipeline):
@@ -55,5 +57,6 @@ def test_the_observer_keeps_its_contract_in_a_run_of_this_model(make_pipeline):
             offered(plugin.textgen_observers(), "huggingface-files"),
             pipeline=pipeline,
             plugins=SET,
+            time_limit=PATIENCE,
         )
     )

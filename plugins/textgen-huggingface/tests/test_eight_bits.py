@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from conftest import PATIENCE
 
 import textgen
 from textgen import threads
@@ -56,7 +57,7 @@ def test_the_contract_is_kept(make_pipeline, architecture):
     (component,) = plugin.textgen_models()
     table = make_pipeline(architecture)["model"]
     options = {key: value for key, value in table.items() if key != "type"}
-    check("model", component, options=options, tolerance=0.05)
+    check("model", component, options=options, tolerance=0.05, time_limit=PATIENCE)
 
 
 @pytest.mark.parametrize("rows", [1, 16, 48, 200])

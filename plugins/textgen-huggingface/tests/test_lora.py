@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from conftest import TEXT
+from conftest import PATIENCE, TEXT
 from safetensors.numpy import load_file
 from torch.nn import functional
 
@@ -308,4 +308,4 @@ def test_an_adapted_model_keeps_its_contract(adapting):
     (component,) = plugin.textgen_models()
     options = {key: value for key, value in adapting["model"].items() if key != "type"}
     # 16 bits, over 80 tokens
-    check("model", component, options=options, tolerance=0.1)
+    check("model", component, options=options, tolerance=0.1, time_limit=PATIENCE)
