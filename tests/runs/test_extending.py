@@ -67,6 +67,73 @@ def test_gone_on_with_more_steps_is_as_if_trained_in_one_go(folder, make, start)
     assert not (folder / "parts/.next-run").exists()
 
 
+DIARY = """
+import attrs
+
+from textgen import Component, hookimpl
+from textgen.events import RunStarted, StepDone
+
+
+@attrs.frozen
+class Config:
+    "Notes each step in a file, and in one of a folder."
+
+
+class Diary:
+    def __init__(self, directory):
+        self.files = [directory / "diary.txt", directory / "diary" / "steps.txt"]
+
+    def observe(self, event):
+        for file in self.files:
+            if isinstance(event, RunStarted):
+                file.parent.mkdir(exist_ok=True)
+                lines = file.read_text().splitlines() if event.step else []
+                file.write_text("".join(f"{line}\\n" for line in lines[: event.step]))
+            elif isinstance(event, StepDone):
+                with file.open("a") as opened:
+                    opened.write(f"step {event.step}\\n")
+
+
+@hookimpl
+def textgen_observers():
+    return [Component("diary", Config, lambda config, context: Diary(context.directory))]
+"""
+
+
+def test_files_of_a_plugin_s_observer_go_on(folder):
+    engine = engine_with(folder / "diary.py", DIARY)
+    for steps in (10, 20):
+        made = constant(folder, steps=steps) | {"observer": [{"type": "diary"}]}
+        run = engine.run(made, output=folder / "run").path
+    for name in ("diary.txt", "diary/steps.txt"):
+        assert (run / name).read_text().split("\n") == [*(f"step {n}" for n in range(1, 21)), ""]
+
+
+def test_a_file_that_is_changed_while_a_run_goes_on_keeps_the_change(folder):
+    run = textgen.run(constant(folder, steps=10), output=folder / "run").path
+    (run / "notes.txt").write_text("before")
+
+    class Author:
+        def observe(self, event):
+            if isinstance(event, RunStarted):
+                (run / "notes.txt").write_text("after")
+
+    textgen.run(constant(folder, steps=20), output=run, observers=[Author()])
+    assert (run / "notes.txt").read_text() == "after"
+
+
+@pytest.mark.unix
+def test_what_a_link_in_the_run_names_stays_where_it_is(folder):
+    secret = folder / "secret.txt"
+    secret.write_text("a key")
+    run = textgen.run(constant(folder, steps=10), output=folder / "run").path
+    (run / "link.txt").symlink_to(secret)
+    (run / "folder").symlink_to(folder)
+    textgen.run(constant(folder, steps=20), output=run)
+    assert (run / "link.txt").is_symlink()
+    assert (run / "folder").is_symlink()
+
+
 @pytest.mark.slow
 def test_going_on_may_be_interrupted_and_done_twice(folder):
     """After every step, with the finished model at hand until the longer run is finished."""

@@ -60,7 +60,8 @@ _OWN: Final = (
     "pipeline.toml",
     "checkpoints",
 )
-_GROWING: Final = ("metrics.jsonl", "loss.svg", "gradient.svg", "samples.txt")
+# What a run writes anew when it goes on; the rest of a run directory goes on with it.
+_REPLACED: Final = ("run.json", "tokenizer.json", "model.safetensors", "pipeline.toml")
 _NEXT: Final = ".next-run"
 _LOCK: Final = ".lock"
 _OWNER: Final = ".lock-owner.json"
@@ -253,8 +254,9 @@ class RunDirectory:
         if self.may_write:
             if target.status() == "finished":
                 target = self.begin()
-                for name in (*_GROWING, "checkpoints"):
-                    self._copy(name, target)
+                for name in os.listdir(self.path):
+                    if name not in _REPLACED and not name.startswith("."):
+                        self._copy(name, target)
             target.checkpoints.keep([made for made in target.checkpoints.steps() if made <= step])
         return target
 
@@ -302,13 +304,21 @@ class RunDirectory:
         remove_folder(self.next.path)
 
     def _copy(self, name: str, to: RunDirectory) -> None:
-        """Copy a file of the run, or a folder with all in it, if it is there."""
+        """Copy a file of the run, or a folder with all in it, if it is there.
+
+        Links are left out. A file of somebody else that was changed in `to` after the one here
+        stays as it is.
+        """
         source = self.path / name
+        if source.is_symlink():
+            return
         for path in sorted([source, *source.rglob("*")]):  # a folder comes before what is in it
             target = to.path / path.relative_to(self.path)
+            if path.is_symlink():
+                continue
             if path.is_dir():
                 make_folder(target)
-            elif path.is_file():
+            elif path.is_file() and (name in _OWN or not _is_newer(target, path)):
                 write_atomic(target, pieces_of(path))
 
     def _clear(self) -> None:
@@ -333,6 +343,11 @@ class RunDirectory:
             for path in self.path.iterdir()
             if not any(fnmatch(path.name, pattern) for pattern in _IGNORED)
         }
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    """Whether there is a file `path`, and it was changed after `other`."""
+    return path.is_file() and path.stat().st_mtime_ns > other.stat().st_mtime_ns
 
 
 def no_run(path: Path, offered: Iterable[str] = ()) -> RunError:
