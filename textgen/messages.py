@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from textgen import windows
+from textgen import operating_system
 
 # C0 but tab and line feed, DEL, C1, and the bidirectional controls, which let a text read as
 # another.
@@ -68,4 +68,4 @@ def byte_count(count: int) -> str:
 
 def quoted(word: str) -> str:
     """A word of a command to type, quoted for the shell of this system where it has to be."""
-    return subprocess.list2cmdline([word]) if windows.WINDOWS else shlex.quote(word)
+    return subprocess.list2cmdline([word]) if operating_system.WINDOWS else shlex.quote(word)

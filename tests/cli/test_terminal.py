@@ -89,7 +89,7 @@ class Gone(io.RawIOBase):
 
 
 def test_on_windows_a_reader_that_has_gone_is_known_by_another_error(monkeypatch):
-    monkeypatch.setattr("textgen.windows.WINDOWS", True)
+    monkeypatch.setattr("textgen.operating_system.WINDOWS", True)
     monkeypatch.setattr("sys.stderr", io.StringIO())
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(Gone())))
     terminal.prepare()

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from textgen import windows
+from textgen import operating_system
 from textgen.messages import visible
 
 
@@ -80,6 +80,7 @@ class _Stream(io.TextIOWrapper):
         except (OSError, ValueError) as error:  # ValueError: it was closed
             if self._may_be_lost:
                 return
-            if windows.WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL:
+            is_lost = isinstance(error, OSError) and error.errno == errno.EINVAL
+            if operating_system.WINDOWS and is_lost:
                 raise BrokenPipeError(errno.EPIPE, "nobody reads stdout") from error
             raise
