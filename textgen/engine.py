@@ -357,7 +357,7 @@ def _executed(
     outcome, held_out = _ensure_trained(execution, is_kept=is_kept)
     device = pipeline.device
     if processes is not None:
-        processes.meet()  # the others read what the first has written
+        processes.barrier()  # the others read what the first has written
         device = processes.device(devices.resolve(device))
     raw = RawPipeline(
         {**pipeline.tables(), "output": "."}, pipeline.name, pipeline.folder, pipeline.name

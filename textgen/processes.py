@@ -1,8 +1,8 @@
 """The processes of one run, as torchrun starts them.
 
-All run the same program: each reads the run directory and computes its rows of every batch. That of
-rank 0 alone writes, prints and generates. They meet by torch.distributed; nothing is pickled. torch
-is imported when they join.
+All run the same program: each reads the run directory and computes its rows of every batch. Only
+rank 0 writes, prints and generates. The processes communicate through torch.distributed, without
+pickle. torch is imported when they join.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import attrs
 from textgen.errors import ProcessesError
 
 TIMEOUT = 120.0  # seconds that a step, a checkpoint or an evaluation of another process may take
-_MEETING_SECONDS: Final = 1800.0  # seconds in which all come, and read the text
-# In what gloo, NCCL and torch's stores say where a process has ended or does not answer.
-_OF_A_LOSS: Final = re.compile(
+_BARRIER_SECONDS: Final = 1800.0  # for all to start, and to read the text
+# Matches errors of gloo, NCCL and torch's stores when another process has ended or does not answer.
+_LOST_PROCESS: Final = re.compile(
     r"closed|reset by peer|broken pipe|refused|not connected|network error|remote process exited"
     r"|time[d]?[ -]?out|failed to (connect|recv|send)",
     re.IGNORECASE,
@@ -87,8 +87,8 @@ class Processes:
         return f"cuda:{index}"
 
     def threads(self, given: int | None) -> int | None:
-        """The threads for this process where the run has `given`; None leaves torch its own
-        number, which torchrun sets.
+        """This process's share of the `given` threads of a machine; None leaves torch the number
+        that torchrun sets.
         """
         return None if given is None else max(1, given // self.local_size)
 
@@ -98,15 +98,15 @@ class Processes:
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
-        """Meet the others, for as long as the program takes.
+        """A block in which the processes can communicate.
 
-        Raises ProcessesError if they do not come.
+        Raises ProcessesError if the others do not start.
         """
         import torch.distributed
 
         dist: Any = torch.distributed  # which is typed in part
-        with self.explained(_MEETING_SECONDS):
-            timeout = timedelta(seconds=_MEETING_SECONDS)
+        with self.explained(_BARRIER_SECONDS):
+            timeout = timedelta(seconds=_BARRIER_SECONDS)
             store, *_ = next(dist.rendezvous("env://", self.rank, self.size, timeout=timeout))
             # torchrun's own store still has the addresses of the processes that it started before.
             start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
@@ -129,26 +129,26 @@ class Processes:
             return self._group
         return dist.new_group(backend=backend, timeout=timedelta(seconds=self.timeout))
 
-    def meet(self) -> None:
-        """Wait for the others, maybe long. Raises ProcessesError."""
+    def barrier(self) -> None:
+        """Wait until all processes are here, for up to half an hour. Raises ProcessesError."""
         import torch.distributed as dist
 
-        with self.explained(_MEETING_SECONDS):
+        with self.explained(_BARRIER_SECONDS):
             dist.barrier()
 
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
-        """A block that the first process goes through before the others, as they find in the cache
-        what it has read; all leave it together.
+        """A block that rank 0 runs first, and then the other ranks, which find its results in the
+        cache. All leave it together.
 
         Raises ProcessesError.
         """
         if not self.leads:
-            self.meet()
+            self.barrier()
         yield
         if self.leads:
-            self.meet()
-        self.meet()
+            self.barrier()
+        self.barrier()
 
     def sums(self, *numbers: float) -> list[float]:
         """The sum of each of some numbers over all processes. Raises ProcessesError."""
@@ -162,10 +162,8 @@ class Processes:
 
     @contextlib.contextmanager
     def explained(self, seconds: float | None = None) -> Iterator[None]:
-        """Raise what torch says while processes talk to each other as a ProcessesError: that
-        another one is lost, or else what it says, and in which process.
-
-        What is raised where memory runs out stays as it is.
+        """Turn torch's errors of communication into a ProcessesError, which says whether another
+        process is lost. An error for lack of memory stays as it is.
         """
         import torch
 
@@ -175,7 +173,7 @@ class Processes:
             raise
         except (RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())
-            if _OF_A_LOSS.search(said):
+            if _LOST_PROCESS.search(said):
                 cause = "another process of the run has ended, or has not answered within"
                 cause = f"{cause} {seconds or self.timeout:g} seconds"
             else:

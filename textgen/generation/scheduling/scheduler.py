@@ -23,19 +23,20 @@ _RUN_SECONDS: Final = 0.005  # how long a call of `run` takes steps, if there is
 _MAX_UNSHARED: Final = 16  # rows that run at once, if each needs a batch of its own
 _TURN_SECONDS: Final = 1.0  # after which a row may pause for another of its client
 _LONGEST_RUNS: Final = 4  # a turn is as long as so many of the longest calls of `run` in it
-_YIELDING: Final = 16  # this part of the lanes changes hands at the end of a turn
+_YIELD_DIVISOR: Final = 16  # at the end of a turn, a 16th of the lanes changes hands
 
 
 class Scheduler:
     """Runs rows of one model.
 
-    The rows that run at once have at most `capacity` lanes together, where a row has as many as its
-    strategy may ask for. A row with more than that runs alone.
+    A lane is one sequence in a batch of the model. A row, which is a text, has one lane, or as many
+    as its decoding strategy may ask for, such as its beams. Rows that run at once have at most
+    `capacity` lanes together; a row with more runs alone.
 
-    Clients take turns by lanes: the less lanes the rows before it have, of its client, the earlier
-    a row comes, and running rows pause for earlier ones. The rows of one client begin in the order
-    in which they were submitted. As long as some of them wait, those that have run for the longest
-    time pause for them, a few at the end of each turn.
+    Clients share the lanes: of the rows that wait, the one whose client holds the fewest lanes
+    comes first, and rows of a client that holds more pause for it. The rows of one client begin in
+    the order in which they were submitted. While some of them wait, those that have run for the
+    longest time pause for them, a few at the end of each turn.
 
     `submit` may be called from any thread; the other methods by one thread at a time. `cache` keeps
     the states after parts of prompts, for prompts that begin alike.
@@ -158,7 +159,7 @@ class Scheduler:
         if not waiting or now < self._turn_began + turn:
             return [*running, *waiting]
         self._turn_began, self._longest_run = now, 0.0
-        yielding, lanes = list[Row](), max(self._lanes // _YIELDING, waiting[0].lanes)
+        yielding, lanes = list[Row](), max(self._lanes // _YIELD_DIVISOR, waiting[0].lanes)
         for row in sorted(running, key=lambda row: row.began):
             if lanes > 0 and row.began <= now - turn:
                 yielding.append(row)
