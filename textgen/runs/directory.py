@@ -306,8 +306,8 @@ class RunDirectory:
     def _copy(self, name: str, to: RunDirectory) -> None:
         """Copy a file of the run, or a folder with all in it, if it is there.
 
-        Links are left out. A file of somebody else that was changed in `to` after the one here
-        stays as it is.
+        Links are left out. A file of somebody else that was changed in `to` since the one here was
+        written stays as it is.
         """
         source = self.path / name
         if source.is_symlink():
@@ -318,7 +318,7 @@ class RunDirectory:
                 continue
             if path.is_dir():
                 make_folder(target)
-            elif path.is_file() and (name in _OWN or not _is_newer(target, path)):
+            elif path.is_file() and (name in _OWN or not _is_as_new(target, path)):
                 write_atomic(target, pieces_of(path))
 
     def _clear(self) -> None:
@@ -345,9 +345,12 @@ class RunDirectory:
         }
 
 
-def _is_newer(path: Path, other: Path) -> bool:
-    """Whether there is a file `path`, and it was changed after `other`."""
-    return path.is_file() and path.stat().st_mtime_ns > other.stat().st_mtime_ns
+def _is_as_new(path: Path, other: Path) -> bool:
+    """Whether there is a file `path`, and it was not changed before `other`.
+
+    File systems count in milliseconds, so that two changes may have one time.
+    """
+    return path.is_file() and path.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
 def no_run(path: Path, offered: Iterable[str] = ()) -> RunError:
